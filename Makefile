@@ -1,0 +1,44 @@
+# `make run`: the main job. `make test`: lint and tests. Both install into .venv first, once.
+PYTHON ?= python3
+PROFILE ?= $(or $(HW1_PROFILE),auto)
+PORT ?= 6006
+BIN := .venv/bin
+
+.PHONY: run test lint format data tensorboard clean help
+
+help:
+	@echo "make run [PROFILE=quick|full|smoke]   execute hw1.ipynb headless, write report and results"
+	@echo "make test                             ruff and pytest"
+	@echo "make data                             fetch, check and build data/cifar10"
+	@echo "make tensorboard [PROFILE=...]        serve the logs at localhost:$(PORT)"
+	@echo "make clean                            remove outputs/ (caches in data/ stay)"
+
+run: .venv/installed
+	HW1_PROFILE=$(PROFILE) $(BIN)/python -m hw1_utils run
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+data: .venv/installed
+	HW1_PROFILE=$(PROFILE) $(BIN)/python -m hw1_utils data
+
+tensorboard: .venv/installed
+	$(BIN)/tensorboard --port $(PORT) --logdir $(if $(filter quick smoke,$(PROFILE)),outputs/$(PROFILE)/runs,runs)
+
+clean:
+	rm -rf outputs
+
+# The stamp is made last: an interrupted installation is taken up again.
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("hw1 needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	touch $@

@@ -1,0 +1,77 @@
+"""`python -m hw1_utils run|data|stamp`: the notebook headless, the data alone, the repository's address."""
+
+import argparse
+import os
+import sys
+
+from .config import ROOT, make_config
+from .files import Hw1Error
+
+
+def run(args: argparse.Namespace) -> None:
+    """Execute the notebook and say what came out and where it is."""
+    import pandas as pd
+
+    from .notebook import NOTEBOOK, execute
+
+    config = make_config(args.profile)  # bad settings are found here, before a kernel starts
+    os.environ["HW1_PROFILE"] = config.profile
+    outputs = ROOT / "outputs" / config.profile
+    # Only the full run is what the committed notebook shows.
+    executed = NOTEBOOK if config.profile == "full" else outputs / "hw1.ipynb"
+    execute(executed, outputs / "report.html", echo=lambda text: print(text, flush=True))
+    table = pd.read_csv(config.results_path / "model_metrics_comparison.csv")
+    columns = ["model", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_macro_f1"]
+    costs = pd.read_csv(config.results_path / "model_profile_comparison.csv")
+    table = table[columns].join(costs[["total_training_seconds", "inference_images_per_second"]])
+    print(f"\n{table.to_string(index=False, float_format=lambda value: f'{value:.4g}')}\n")
+    places = {
+        "executed notebook": executed,
+        "HTML report": outputs / "report.html",
+        "tables and figures": config.results_path,
+        "TensorBoard logs and traces": config.runs_path,
+    }
+    for what, where in places.items():
+        print(f"{what + ':':<28} {os.path.relpath(where)}")
+
+
+def data(args: argparse.Namespace) -> None:
+    """Build or check the data folder."""
+    from .experiment import prepare
+
+    prepare(make_config(args.profile))
+
+
+def stamp(args: argparse.Namespace) -> None:
+    """Write the repository's address into badge and setup cell."""
+    from .notebook import stamp as write
+
+    write(args.repo)
+    print("Stamped hw1.ipynb, README.md and README.ru.md.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m hw1_utils", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for command, text in ((run, "execute hw1.ipynb headless"), (data, "build or check the data")):
+        sub = commands.add_parser(command.__name__, help=text)
+        sub.add_argument("--profile", default="auto", help="auto, full, quick or smoke (default: HW1_PROFILE or auto)")
+        sub.set_defaults(command=command)
+    sub = commands.add_parser("stamp", help="write the repository's address into the Colab badge and the setup cell")
+    sub.add_argument("--repo", required=True, help="https://github.com/OWNER/NAME")
+    sub.set_defaults(command=stamp)
+    args = parser.parse_args(argv)
+    try:
+        args.command(args)
+    except Hw1Error as error:
+        print(f"hw1: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nhw1: stopped; the same command continues after the last finished epoch.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Augmentation, resizing and normalisation of whole batches on the device, random per image.
+
+torchvision's v2 transforms draw one decision per call: on a batch, every image would get the same crop.
+Here each image gets its own, and the batch stays one tensor that never leaves the device.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+SCALE = (0.08, 1.0)  # RandomResizedCrop's defaults in torchvision: share of the area,
+RATIO = (3 / 4, 4 / 3)  # and width over height, drawn log-uniformly
+ATTEMPTS = 10  # boxes drawn per image before the central crop is taken
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 (or float in 0..255) B×3×H×W to float32 (x/255 - mean) / std; mean and std of shape (3,)."""
+    mean, std = (values.to(images.device, torch.float32).view(3, 1, 1) * 255 for values in (mean, std))
+    return (images.float() - mean) / std
+
+
+def resize(images: Tensor, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:
+    """Resize uint8 B×3×H×W to uint8 B×3×size with antialiasing, as torchvision does for PIL-like input."""
+    return TF.resize(images, list(size), InterpolationMode(interpolation), antialias=True)
+
+
+def sample_boxes(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Draw crop boxes with the distribution of `torchvision.transforms.RandomResizedCrop.get_params`.
+
+    Args:
+        count: boxes to draw.
+        size: side of the square images, in pixels.
+        generator: its device is the device of the boxes.
+
+    Returns:
+        int64 count×4: top, left, height, width. The first of ten drawn shapes that fits is taken; an image
+        with none gets the central crop, which for a square image is all of it.
+    """
+    shape, device = (count, ATTEMPTS), generator.device
+    area = size**2 * torch.empty(shape, device=device).uniform_(*SCALE, generator=generator)
+    log_ratio = torch.empty(shape, device=device).uniform_(*map(math.log, RATIO), generator=generator)
+    width = (area * log_ratio.exp()).sqrt().round()
+    height = (area / log_ratio.exp()).sqrt().round()
+    fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
+    first = fits.int().argmax(1, keepdim=True)  # 0 where none fits; corrected below
+    height, width = (side.gather(1, first).squeeze(1) for side in (height, width))
+    height, width = (torch.where(fits.any(1), side, size) for side in (height, width))
+    top, left = (
+        (torch.rand(count, device=device, generator=generator) * (size - side + 1)).floor() for side in (height, width)
+    )
+    return torch.stack([top, left, height, width], dim=1).long()
+
+
+def resized_crop(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
+    """Cut a box of its own from each image, resize it to the image's size, and flip it where asked.
+
+    Args:
+        images: float32 B×3×S×S.
+        boxes: int64 B×4 as from `sample_boxes`. A box is never larger than the output, so this always
+            enlarges, where torchvision's bilinear `resized_crop` does no antialiasing either.
+        flips: bool B.
+
+    Returns:
+        float32 B×3×S×S.
+    """
+    size = images.shape[-1]
+    top, left, height, width = boxes.to(torch.float32).unbind(1)  # each (B,)
+    centre = torch.arange(size, device=images.device) + 0.5  # (S,) output pixel centres
+
+    def source(start: Tensor, length: Tensor) -> Tensor:  # (B,), (B,) -> (B, S) input pixel indices
+        index = start[:, None] + centre * (length / size)[:, None] - 0.5
+        # Pixels outside the box must not bleed in: the crop comes first, then the resize.
+        return index.clamp(min=start[:, None], max=(start + length - 1)[:, None])
+
+    rows, columns = source(top, height), source(left, width)
+    columns = torch.where(flips[:, None], columns.flip(1), columns)
+    to_grid = 2.0 / size  # grid_sample wants coordinates in -1..1, pixel i at (2i + 1) / S - 1
+    x = (columns * to_grid + 1.0 / size - 1.0)[:, None, :].expand(-1, size, -1)
+    y = (rows * to_grid + 1.0 / size - 1.0)[:, :, None].expand(-1, -1, size)
+    grid = torch.stack([x, y], dim=-1)  # B×S×S×2
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def pad_crop(images: Tensor, offsets: Tensor, flips: Tensor, pad: int) -> Tensor:
+    """Pad with zeros (black, as torchvision's RandomCrop(S, padding=pad) does), cut S×S, flip where asked.
+
+    Args:
+        images: uint8 B×3×S×S.
+        offsets: int64 B×2, top and left in 0..2*pad.
+        flips: bool B.
+
+    Returns:
+        uint8 B×3×S×S.
+    """
+    size = images.shape[-1]
+    padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # B×H×W×3
+    index = torch.arange(size, device=images.device)
+    rows = offsets[:, :1] + index  # B×S
+    columns = offsets[:, 1:] + torch.where(flips[:, None], index.flip(0), index)
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def make_transform(
+    augmentation: str, mean: Tensor, std: Tensor, generator: torch.Generator | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Build the function from a raw batch to what the CNN sees.
+
+    Args:
+        augmentation: `none`, `resized_crop` or `pad_crop` (both with horizontal flips, p = 0.5).
+        mean, std: (3,) per channel, of pixels in 0..1.
+        generator: source of the random decisions, on the images' device; not needed for `none`.
+
+    Returns:
+        uint8 B×3×S×S -> normalised float32 B×3×S×S in channels_last memory format.
+
+    Raises:
+        ValueError: unknown augmentation.
+    """
+    if augmentation not in ("none", "resized_crop", "pad_crop"):
+        raise ValueError(f"unknown augmentation {augmentation!r}")
+
+    def transform(images: Tensor) -> Tensor:
+        count, size = len(images), images.shape[-1]
+        if augmentation == "none":
+            return normalize(images, mean, std).contiguous(memory_format=torch.channels_last)
+        flips = torch.rand(count, device=images.device, generator=generator) < 0.5
+        if augmentation == "resized_crop":
+            boxes = sample_boxes(count, size, generator)
+            out = normalize(resized_crop(images.float(), boxes, flips), mean, std)
+        else:
+            pad = size // 8  # 4 pixels of 32
+            offsets = torch.randint(2 * pad + 1, (count, 2), device=images.device, generator=generator)
+            out = normalize(pad_crop(images, offsets, flips, pad), mean, std)
+        return out.contiguous(memory_format=torch.channels_last)
+
+    return transform
+
+
+def preview(augmentation: str, images: Tensor, *, seed: int) -> Tensor:
+    """What the augmentation makes of uint8 B×3×S×S images, as uint8 again, to look at."""
+    generator = torch.Generator(images.device).manual_seed(seed)
+    zero, one = torch.zeros(3), torch.ones(3)
+    return (make_transform(augmentation, zero, one, generator)(images) * 255).round().to(torch.uint8)

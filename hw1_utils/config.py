@@ -1,0 +1,223 @@
+"""Every knob, once. `make_config()` reads the profile and the environment; overrides win over both."""
+
+import difflib
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from .files import Hw1Error
+from .runtime import find_device
+
+ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the CNN is trained; its architecture is the same in every recipe."""
+
+    augmentation: str  # resized_crop (RandomResizedCrop + flip), pad_crop (zero-pad 4, crop, flip), none
+    optimizer: str  # adamw or sgd (Nesterov momentum 0.9)
+    lr: float  # learning rate, with one_cycle its peak; sgd: for a batch of 256, scaled in proportion to the batch
+    weight_decay: float
+    one_cycle: bool  # linear warm-up and decay to zero over the whole run; else a constant rate
+    label_smoothing: float
+    ema_decay: float  # > 0: evaluate an exponential moving average of the weights (0.99 = the last ~100 steps)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    # The assignment to the letter: torchvision's default RandomResizedCrop(32), flip, a plain optimiser.
+    "assignment": Recipe(
+        augmentation="resized_crop",
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.01,
+        one_cycle=False,
+        label_smoothing=0.0,
+        ema_decay=0.0,
+    ),
+    # RandomResizedCrop's boxes (8 % of the area upwards) are too hard for a network this small; shifts are not.
+    "tuned": Recipe(
+        augmentation="pad_crop",
+        optimizer="sgd",
+        lr=0.1,
+        weight_decay=5e-4,
+        one_cycle=True,
+        label_smoothing=0.1,
+        ema_decay=0.99,
+    ),
+}
+
+PROFILES: Mapping[str, dict] = {
+    "full": {"output_dir": "."},
+    "quick": {
+        "output_dir": "outputs/quick",
+        "train_size": 5000,
+        "val_size": 1000,
+        "test_size": 2000,
+        "cnn_batch_size": 64,
+    },
+    "smoke": {
+        "output_dir": "outputs/smoke",
+        "data_dir": "outputs/smoke/toy",
+        "weights": "random",
+        "cnn_epochs": 3,
+        "assignment_epochs": 2,
+        "probe_epochs": 3,
+        "cnn_batch_size": 8,
+        "probe_batch_size": 4,
+        "extract_batch_size": 32,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of one run. Frozen and validated: a value out of range or of a wrong type is an Hw1Error."""
+
+    profile: str = "full"  # full, quick or smoke; `auto` has been resolved by then
+    seed: int = 0  # of the split, the initial weights, the order of batches and the augmentation
+    device: str = "auto"  # auto, cpu or cuda
+    precision: str = "auto"  # auto, bf16, fp16 or fp32: of the forward pass
+
+    data_dir: str = "data/cifar10"  # an ImageFolder: train/<class>/* and test/<class>/*
+    image_size: int = 32  # side S of the square images kept in memory and seen by the CNN
+    train_size: int | None = None  # training images; None: all that validation leaves
+    val_size: int | None = None  # validation images; None: a tenth of train/
+    test_size: int | None = None  # test images; None: all
+
+    cnn_recipe: str = "tuned"  # of the headline CNN; the assignment's recipe is run beside it
+    cnn_epochs: int = 40
+    assignment_epochs: int = 12
+    cnn_batch_size: int = 256
+
+    encoder: str = "vit_tiny_patch16_224"  # any timm model with pooled features
+    weights: str | None = None  # local file for the encoder; "random": none; None: model hub, then the stand-in
+    extract_batch_size: int = 128  # images per pass through the frozen encoder
+    probe_epochs: int = 30
+    probe_batch_size: int = 64
+    probe_lr: float = 3e-3  # AdamW, brought to zero by CosineAnnealingLR
+    probe_weight_decay: float = 1e-4
+
+    profile_steps: int = 50  # steps in the profiler trace
+    fresh: bool = False  # True: start over instead of using finished or interrupted experiments on disk
+    output_dir: str = "."  # runs/ and results/ are made in it
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for f in fields(self):
+            value, kind = getattr(self, f.name), hints[f.name]
+            allowed = (int, float) if kind is float else kind
+            if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+                wanted = getattr(kind, "__name__", str(kind))
+                raise Hw1Error(f"Config.{f.name} must be {wanted}, not {value!r} ({type(value).__name__}).")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise Hw1Error(f"Config.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        for name, low in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise Hw1Error(f"Config.{name} must be at least {low}, not {value}.")
+
+    @property
+    def data_path(self) -> Path:
+        return ROOT / Path(self.data_dir).expanduser()
+
+    @property
+    def cache_path(self) -> Path:
+        """Decoded images and encoder features: beside the data folder, shared by all profiles."""
+        return self.data_path.with_name(self.data_path.name + ".cache")
+
+    @property
+    def runs_path(self) -> Path:
+        return ROOT / self.output_dir / "runs"
+
+    @property
+    def results_path(self) -> Path:
+        return ROOT / self.output_dir / "results"
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+_CHOICES = {
+    "profile": tuple(PROFILES),
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("auto", "bf16", "fp16", "fp32"),
+    "cnn_recipe": tuple(RECIPES),
+}
+_AT_LEAST = {
+    "seed": 0,
+    "image_size": 8,  # three max-pools leave 1×1
+    "train_size": 2,
+    "val_size": 2,
+    "test_size": 2,
+    "cnn_epochs": 1,
+    "assignment_epochs": 1,
+    "cnn_batch_size": 1,
+    "extract_batch_size": 1,
+    "probe_epochs": 1,
+    "probe_batch_size": 1,
+    "probe_lr": 0.0,
+    "probe_weight_decay": 0.0,
+    "profile_steps": 1,
+}
+
+
+def make_config(profile: str = "auto", **overrides: object) -> Config:
+    """Build the Config of a run.
+
+    Args:
+        profile: full, quick, smoke, or auto (HW1_PROFILE if set; else full with a GPU, quick without).
+        **overrides: any field of `Config`; they win over the profile and the environment.
+
+    Environment: HW1_PROFILE, HW1_DATA (data_dir), HW1_WEIGHTS (weights), HW1_ENCODER (encoder).
+    The smoke profile stands for itself: it reads none of the last three.
+
+    Raises:
+        Hw1Error: unknown profile or field (the nearest valid name is given), wrong type or range.
+    """
+    if profile == "auto":
+        profile = os.environ.get("HW1_PROFILE", "").strip() or "auto"
+    if profile == "auto":
+        profile = "full" if find_device().type == "cuda" else "quick"
+    if profile not in PROFILES:
+        raise Hw1Error(f"There is no profile {profile!r}: choose auto, {', '.join(PROFILES)}.")
+    known = [f.name for f in fields(Config)]
+    for name in overrides:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
+            raise Hw1Error(f"Config has no field {name!r}: {hint}")
+    settings = {**PROFILES[profile], "profile": profile}
+    if profile != "smoke":
+        variables = {"HW1_DATA": "data_dir", "HW1_WEIGHTS": "weights", "HW1_ENCODER": "encoder"}
+        settings |= {field: os.environ[name] for name, field in variables.items() if os.environ.get(name)}
+    return Config(**_encoder_named_by_weights(settings | overrides))
+
+
+def _encoder_named_by_weights(settings: dict) -> dict:
+    """Let a weights file named after a timm model choose the encoder, unless one was asked for.
+
+    `vit_tiny` and `deit_tiny` share every tensor shape but not the normalisation: loaded under the wrong
+    name, a file would fit and quietly give wrong features.
+
+    Raises:
+        Hw1Error: the file is named after another model than the one that was asked for.
+    """
+    import timm  # seconds to import: only when the package is used
+
+    weights = settings.get("weights")
+    if not weights or weights == "random":
+        return settings
+    named = Path(weights).name.split(".")[0]
+    if not timm.is_model(named):
+        return settings
+    encoder = settings.setdefault("encoder", named)
+    if encoder.split(".")[0] != named:
+        raise Hw1Error(
+            f"The weights file {Path(weights).name} is named after {named}, but the encoder asked for is "
+            f"{encoder}: set both to the same model, or rename the file if its name is wrong."
+        )
+    return settings

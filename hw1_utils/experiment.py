@@ -1,0 +1,258 @@
+"""The story in code: prepare the data, train a CNN, probe a ViT, evaluate both once, compare.
+
+setup = prepare(make_config())
+tasks = [CNNTask(setup, "tuned"), CNNTask(setup, "assignment"), ProbeTask(setup)]
+for task in tasks: sanity_check(task)
+trainings = [train(task) for task in tasks]
+results = [evaluate_on_test(training, test) for training in trainings]
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from . import cifar10, profiling
+from .checkpoint import Checkpoint
+from .config import Config
+from .data import Split, batches, check_folder, load_train_val, make_toy_folder, pixel_statistics
+from .files import Hw1Error, atomic, sha256_tensors, write_json
+from .runtime import choose_precision, environment, find_device, make_deterministic
+from .tasks import CNNTask, ProbeTask, Setup, Task
+from .tracking import Tracker
+from .training import Evaluation, evaluate, first_steps, fit, overfit_check
+
+SANITY_BATCHES, SANITY_BATCH_SIZE = 3, 32
+
+
+def prepare(config: Config) -> Setup:
+    """Make sure the data is there, load train and val, and choose device and precision; test stays untouched.
+
+    Raises:
+        Hw1Error: the data cannot be had or is not usable.
+    """
+    make_deterministic()
+    device = find_device(config.device)
+    precision = choose_precision(config.precision, device)
+    if config.data_dir == Config.data_dir:
+        cifar10.ensure_cifar10(config.data_path)
+    elif config.profile == "smoke":
+        make_toy_folder(config.data_path)
+    counts = check_folder(config)
+    train, val = (split.to(device) for split in load_train_val(config))
+    mean, std = pixel_statistics(train.images)
+    if config.data_dir == Config.data_dir:
+        cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
+    stamp = environment(device, precision)
+    print(
+        f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
+        f"{min(config.test_size or counts['test'], counts['test']):,} test images in {len(train.classes)} classes\n"
+        f"device {stamp['device']} ({stamp['torch_threads']} threads), precision {precision.name}"
+    )
+    return Setup(config, device, precision, train, val, mean, std, stamp)
+
+
+def sanity_check(task: Task) -> list[dict]:
+    """Overfit three un-augmented batches with a copy of the model.
+
+    Raises:
+        Hw1Error: it cannot be done; see `training.overfit_check`.
+    """
+    train = task.setup.train
+    generator = torch.Generator().manual_seed(task.setup.config.seed)
+    chosen = torch.randperm(len(train), generator=generator)[: SANITY_BATCHES * SANITY_BATCH_SIZE].to(task.setup.device)
+    inputs = task.look(train.images[chosen])
+    if task.kind == "probe":
+        inputs = task.encoder(inputs).clone()  # clone(): see Probe.forward
+    fixed = list(batches(inputs, train.labels[chosen], SANITY_BATCH_SIZE))
+    history = overfit_check(copy.deepcopy(task.model), fixed, lr=task.sanity_lr, precision=task.precision)
+    last = history[-1]
+    print(f"{task.title}: {len(fixed)} batches, accuracy {last['val_accuracy']} after {last['epoch']} passes")
+    return history
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained model and what its training looked like."""
+
+    task: Task
+    model: nn.Module  # the one to judge: the moving average where the recipe keeps one
+    history: pd.DataFrame
+    operators: pd.DataFrame  # of the trace
+    costs: dict  # row of model_profile_comparison.csv
+    evaluations: dict[str, Evaluation]  # train and val, without augmentation
+
+
+def train(task: Task) -> Training:
+    """Trace the first steps, train, and measure what it costs. Finished parts on disk are used, not repeated.
+
+    The trace is taken on a copy, with the same loop on the same first batches, so that the profiler's own
+    cost never enters the training time.
+    """
+    setup, config = task.setup, task.setup.config
+    state = task.runs / "state"  # git-ignored
+    if config.fresh:
+        shutil.rmtree(state, ignore_errors=True)
+    key = _key(task)
+    print(f"{task.title}: {task.epochs} epochs")
+    if not _finished(state / "costs.json", key):
+        shutil.rmtree(task.runs / "profiler", ignore_errors=True)
+        trace = trace_training(task)
+        print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
+        with atomic(task.results / "operators.csv") as partial:
+            trace.operators.to_csv(partial, index=False, float_format="%.6g")
+    tracker = Tracker(task.runs / "logs")
+    extraction = 0.0
+    if task.kind == "probe":
+        tracker.log_frozen(task.encoder)
+        extraction = sum(task.features(split).seconds for split in (setup.train, setup.val))
+    recipe = task.recipe(task.model)
+    history = fit(
+        task.model,
+        task.train_batches,
+        epochs=task.epochs,
+        precision=task.precision,
+        validate=lambda model: evaluate(model, task.eval_batches(setup.val), task.precision),
+        tracker=tracker,
+        checkpoint=Checkpoint(state / "checkpoint.pt", key),
+        say=print,
+        **recipe,
+    )
+    if not _finished(state / "costs.json", key):
+        print("  measuring speed and memory")
+        seconds = history[-1]["elapsed_seconds"]
+        costs = {
+            **measure_costs(task),
+            "trace_steps": trace.steps,
+            "operator_calls": trace.operator_calls,
+            "operator_calls_per_step": trace.operator_calls / trace.steps,
+            "training_seconds": seconds,
+            "extraction_seconds": extraction,
+            "total_training_seconds": seconds + extraction,
+            "loop_images_per_second": len(setup.train) * len(history) / seconds,
+        }
+        write_json(state / "costs.json", {"key": key, "costs": costs})
+    judged = recipe["ema"].module if recipe.get("ema") else task.model
+    return Training(
+        task=task,
+        model=judged,
+        history=pd.DataFrame(history),
+        operators=pd.read_csv(task.results / "operators.csv"),
+        costs=json.loads((state / "costs.json").read_text())["costs"],
+        evaluations={s.name: evaluate(judged, task.eval_batches(s), task.precision) for s in (setup.train, setup.val)},
+    )
+
+
+def evaluate_on_test(training: Training, test: Split) -> Evaluation:
+    """The one look at the test set, after all training is done."""
+    task = training.task
+    evaluation = evaluate(training.model, task.eval_batches(test), task.precision)
+    if len(evaluation.labels) != len(test):
+        raise Hw1Error(f"{len(evaluation.labels)} of {len(test)} test images were evaluated: this is a bug.")
+    return evaluation
+
+
+def trace_training(task: Task) -> profiling.Trace:
+    """Profile the first steps of training, images in, on a copy of the model."""
+    steps = task.setup.config.profile_steps
+    model = copy.deepcopy(task.full_model)
+    recipe = task.recipe(model)
+
+    def run(profiler: torch.profiler.profile) -> None:
+        first = first_steps(task.image_batches, profiling.WARMUP + steps)
+        fit(model, lambda _: first, epochs=1, precision=task.setup.precision, profiler=profiler, **recipe)
+
+    return profiling.record_trace(run, task.runs / "profiler", task.setup.device, steps)
+
+
+def measure_costs(task: Task) -> dict:
+    """Parameters, multiply-adds, speed and memory of `full_model`, images in, measured without a profiler."""
+    setup, config = task.setup, task.setup.config
+    model = copy.deepcopy(task.full_model).eval()
+
+    def seconds_for(count: int) -> float:
+        images = setup.train.images[:count]
+
+        def infer() -> Tensor:
+            with torch.inference_mode(), setup.precision.autocast(setup.device):
+                return model(task.look(images))
+
+        return profiling.time_per_call(infer, setup.device)
+
+    parameters, trained = profiling.count_parameters(task.full_model)
+    arithmetic = task.arithmetic(setup.train.images[:1])
+    step_seconds = _step_seconds(task)
+    batch_size = min(task.batch_size, len(setup.train))
+    inference_batch = min(config.extract_batch_size, len(setup.train))
+    peak, before = profiling.peak_memory_mb(
+        train_a_little, (config, task.kind, task.details["recipe"], task.details["encoder"], batch_size), setup.device
+    )
+    return {
+        "parameters": parameters,
+        "trainable_parameters": trained,
+        "macs": profiling.count_macs(*arithmetic),
+        "macs_thop": profiling.count_macs_thop(*arithmetic),
+        "batch_size": batch_size,
+        "step_ms": step_seconds * 1e3,
+        "step_images_per_second": batch_size / step_seconds,
+        "inference_batch_size": inference_batch,
+        "inference_images_per_second": inference_batch / seconds_for(inference_batch),
+        "latency_ms": seconds_for(1) * 1e3,
+        "peak_memory_mb": peak,
+        "memory_before_mb": before,
+    }
+
+
+def _step_seconds(task: Task, steps: int = 4, rounds: int = 4) -> float:
+    """Median seconds of one training step, images in, after a warm-up round. Trains a copy."""
+    model = copy.deepcopy(task.full_model)
+    history = fit(
+        model,
+        lambda _: first_steps(task.image_batches, steps),
+        epochs=rounds,
+        precision=task.setup.precision,
+        **task.recipe(model),
+    )
+    return statistics.median(row["seconds"] / steps for row in history[1:])
+
+
+def train_a_little(config: Config, kind: str, recipe: str, encoder: str, batch_size: int) -> None:
+    """Three training steps on random images: the work whose memory is measured, perhaps in a process of its own."""
+    device = find_device(config.device)
+    images = torch.randint(0, 256, (batch_size, 3, config.image_size, config.image_size), dtype=torch.uint8)
+    classes = ["a", "b"]
+    split = Split("train", images, torch.arange(batch_size) % 2, [], classes).to(device)
+    if kind == "probe":
+        config = replace(config, encoder=encoder, weights="random")
+    precision = choose_precision(config.precision, device)
+    setup = Setup(config, device, precision, split, split, torch.full((3,), 0.5), torch.full((3,), 0.25), {})
+    task = CNNTask(setup, recipe) if kind == "cnn" else ProbeTask(setup)
+    batches_of = task.image_batches
+    fit(
+        task.full_model,
+        lambda _: first_steps(batches_of, 3),
+        epochs=1,
+        precision=precision,
+        **task.recipe(task.full_model),
+    )
+
+
+def _key(task: Task) -> str:
+    """Names all that the trained weights depend on: config, data, weights, number format."""
+    setup = task.setup
+    irrelevant = ("profile", "fresh", "output_dir", "data_dir", "weights")  # the data and weights are hashed
+    settings = {name: value for name, value in setup.config.as_dict().items() if name not in irrelevant}
+    data = {f"{s.name}_{part}": getattr(s, part) for s in (setup.train, setup.val) for part in ("images", "labels")}
+    parts = [settings, task.details, setup.precision.name, sha256_tensors(data), torch.__version__]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _finished(costs: Path, key: str) -> bool:
+    return costs.exists() and json.loads(costs.read_text())["key"] == key

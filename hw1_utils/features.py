@@ -1,0 +1,63 @@
+"""Encoder outputs, computed once and cached on disk under a key that names all they depend on."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .files import load_tensors, save_tensors
+from .models import FrozenEncoder
+from .runtime import now
+
+CHUNK = 4096  # images per cache file: what an interruption can cost
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one split and what they cost when they were computed."""
+
+    values: Tensor  # float32 N×D
+    seconds: float  # of encoder work, also when this time they came from disk
+    from_cache: int  # how many of the N rows came from disk
+
+
+def extract(
+    encoder: FrozenEncoder,
+    images: Tensor,
+    batch_size: int,
+    cache: Path,
+    *,
+    name: str = "images",
+    say: Callable[[str], None] = print,
+) -> Features:
+    """Run uint8 N×3×S×S images through the encoder, or read what an earlier run left in the folder `cache`.
+
+    Each chunk is cached under a hash of the encoder's key and the chunk's own pixels: features of other
+    images, weights, preprocessing or number format can never be mistaken for these.
+    """
+    parts, seconds, from_cache, started = [], 0.0, 0, time.perf_counter()
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK]
+        pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
+        key = hashlib.sha256(f"{encoder.key()} {tuple(chunk.shape)} {pixels.hexdigest()}".encode()).hexdigest()[:24]
+        path = cache / f"features-{key}.safetensors"
+        cached = load_tensors(path)
+        if cached:
+            values, cost = cached[0]["features"], float(cached[1]["seconds"])
+            from_cache += len(chunk)
+        else:
+            begin = now(images.device)
+            values = torch.cat([encoder(batch) for batch in chunk.split(batch_size)]).cpu()
+            cost = now(images.device) - begin
+            save_tensors(path, {"features": values}, seconds=str(cost))
+        parts.append(values)
+        seconds += cost
+        done, elapsed = start + len(chunk), time.perf_counter() - started
+        left = elapsed / done * (len(images) - done)
+        rate = f"{len(chunk) / cost:,.0f} images/s" if not cached else "from cache"
+        say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
+    return Features(torch.cat(parts).to(images.device), seconds, from_cache)

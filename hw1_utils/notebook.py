@@ -1,0 +1,122 @@
+"""Execute the notebook headless, echo its progress, and leave an executed copy and an HTML report."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from .config import ROOT
+from .files import Hw1Error, atomic
+
+NOTEBOOK = ROOT / "hw1.ipynb"
+LIVE = "live"  # tag of cells whose output only lives while the kernel does (the TensorBoard frame)
+COLAB = "https://colab.research.google.com/"
+
+
+class _EchoingClient(NotebookClient):
+    """Prints what cells print, as they print it."""
+
+    echo: Callable[[str], None]
+
+    def process_message(self, msg: dict, cell: dict, cell_index: int) -> object:
+        if msg["msg_type"] == "stream" and LIVE not in cell.metadata.get("tags", []):
+            self.echo(msg["content"]["text"])
+        return super().process_message(msg, cell, cell_index)
+
+
+def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], None] = print) -> None:
+    """Run all cells in a fresh kernel of this Python and write the executed notebook and its HTML.
+
+    The kernel's settings come from the environment (HW1_PROFILE and so on). If a cell fails, the notebook up
+    to that point is written beside `output` as `*.failed.ipynb`.
+
+    Raises:
+        Hw1Error: a cell failed; the message is that cell's own.
+    """
+    from ipykernel.kernelspec import install
+
+    document = nbformat.read(notebook, as_version=4)
+    # A kernel spec of this very Python: `python3` on this machine may name another one.
+    install(user=False, prefix=sys.prefix, kernel_name="hw1")
+    client = _EchoingClient(document, timeout=None, kernel_name="hw1", resources={"metadata": {"path": str(ROOT)}})
+    client.echo = lambda text: echo(text.rstrip("\n")) if text.strip() else None
+
+    def announce(cell: dict, cell_index: int) -> None:
+        before = document.cells[cell_index - 1] if cell_index else cell
+        if before.cell_type == "markdown" and before.source.startswith("#"):
+            echo(f"\n{before.source.splitlines()[0].lstrip('# ')}")
+
+    client.on_cell_start = announce
+    servers = _tensorboards()
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        failed = output.with_suffix(".failed.ipynb")
+        _write(document, failed)
+        raise Hw1Error(f"{error.evalue} (the notebook up to this point: {failed.name})") from error
+    finally:
+        for pid in _tensorboards() - servers:
+            os.kill(pid, signal.SIGTERM)
+    _write(document, output)
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(document)
+    with atomic(html) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def stamp(repo: str, files: tuple[Path, ...] = (NOTEBOOK, ROOT / "README.md", ROOT / "README.ru.md")) -> None:
+    """Write the repository's address into the notebook's setup cell and every "Open in Colab" badge.
+
+    Raises:
+        Hw1Error: not a GitHub address of the form https://github.com/OWNER/NAME.
+    """
+    parts = repo.removesuffix(".git").rstrip("/").split("/")
+    if len(parts) != 5 or parts[:3] != ["https:", "", "github.com"] or not all(parts[3:]):
+        raise Hw1Error(f"--repo must look like https://github.com/OWNER/NAME, not {repo!r}.")
+    owner, name = parts[3:]
+    address = f"{COLAB}github/{owner}/{name}/blob/main/hw1.ipynb"
+    for file in files:
+        if file.suffix == ".ipynb":
+            document = nbformat.read(file, as_version=4)
+            for cell in document.cells:
+                cell.source = _stamped(cell.source, repo, address)
+            _write(document, file)
+        else:
+            text = _stamped(file.read_text(encoding="utf-8"), repo, address)
+            with atomic(file) as partial:
+                partial.write_text(text, encoding="utf-8")
+
+
+def _stamped(text: str, repo: str, address: str) -> str:
+    lines = []
+    for line in text.split("\n"):
+        if line.startswith("REPO_URL = "):
+            comment = line[line.index("  #") :] if "  #" in line else ""
+            line = f"REPO_URL = {json.dumps(repo)}{comment}"
+        elif line.startswith("[![Open in Colab]"):
+            line = line[: line.rindex("](") + 2] + address + ")"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _write(document: nbformat.NotebookNode, path: Path) -> None:
+    """Write the notebook without what only a live kernel or this machine can make sense of."""
+    for cell in document.cells:
+        cell.metadata.pop("execution", None)
+        if LIVE in cell.metadata.get("tags", []):
+            cell.outputs = []
+    document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    with atomic(path) as partial:
+        nbformat.write(document, partial)
+
+
+def _tensorboards() -> set[int]:
+    from tensorboard import manager
+
+    return {info.pid for info in manager.get_all()}

@@ -1,0 +1,241 @@
+"""What is left when a run is over: CSVs, pictures, the stamp, and the conclusion in words, all from its numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import figures, metrics
+from .data import Split
+from .experiment import Training, evaluate_on_test
+from .files import atomic, write_json
+from .runtime import peak_rss_mb
+from .tasks import Setup, Task
+from .training import Evaluation
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained model, judged on test."""
+
+    training: Training
+    test: Evaluation
+    classes: list[str]
+
+    @property
+    def task(self) -> Task:
+        return self.training.task
+
+    @property
+    def predictions(self) -> np.ndarray:
+        return self.test.probabilities.argmax(1).numpy()
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.predictions == self.test.labels.numpy()
+
+    def per_class(self) -> pd.DataFrame:
+        return metrics.per_class(self.test.labels.numpy(), self.predictions, self.classes)
+
+    def confusion(self) -> np.ndarray:
+        return metrics.confusion(self.test.labels.numpy(), self.predictions, len(self.classes))
+
+
+def judge(training: Training, test: Split) -> Result:
+    """Evaluate a trained model on test."""
+    return Result(training, evaluate_on_test(training, test), training.task.setup.classes)
+
+
+def draw_curves(training: Training) -> Path:
+    """Write the learning curves of one model; the PNG's path."""
+    task = training.task
+    return figures.save(figures.learning_curves(training.history, task.title, task.name), task.results / "curves.png")
+
+
+def stamp(setup: Setup) -> dict:
+    """Columns that stand in every row of every table: where the number comes from."""
+    config, machine = setup.config, setup.environment
+    return {
+        "profile": config.profile,
+        "seed": config.seed,
+        "device": machine["device"],
+        "threads": machine["torch_threads"],
+        "precision": setup.precision.name,
+        "torch": machine["packages"]["torch"],
+        "timm": machine["packages"]["timm"],
+    }
+
+
+def metrics_row(result: Result) -> dict:
+    """One row of model_metrics_comparison.csv."""
+    training, task = result.training, result.task
+    setup = task.setup
+    history = training.history
+    epoch = metrics.converged_at(history["val_accuracy"].tolist())
+    train_seconds = float(history["elapsed_seconds"].iloc[epoch - 1])
+    quality = metrics.summary(result.test.labels.numpy(), result.test.probabilities.numpy())
+    train, val = training.evaluations["train"], training.evaluations["val"]
+    return {
+        "model": task.title,
+        **task.details,
+        **{f"test_{name}": value for name, value in quality.items()},
+        "val_accuracy": val.accuracy,
+        "val_loss": val.loss,
+        "train_accuracy": train.accuracy,
+        "train_loss": train.loss,
+        "generalisation_gap": train.accuracy - quality["accuracy"],
+        "epochs": len(history),
+        "epochs_to_converge": epoch,
+        "seconds_to_converge": train_seconds + training.costs["extraction_seconds"],
+        "train_images": len(train.labels),
+        "val_images": len(val.labels),
+        "test_images": len(result.test.labels),
+        **stamp(setup),
+    }
+
+
+def write_model(result: Result, test: Split) -> None:
+    """Everything about one model: `results/<name>/` with confusion matrices, curves, tables and predictions."""
+    task, folder = result.task, result.task.results
+    matrix = result.confusion()
+    for file, normalised in (("cm.png", False), ("cm_norm.png", True)):
+        what = "share of each true class" if normalised else f"{matrix.sum():,} test images"
+        picture = figures.confusion_figure(matrix, result.classes, f"{task.title}\n{what}", normalised=normalised)
+        figures.save(picture, folder / file)
+    predictions = pd.DataFrame(
+        {
+            "path": test.paths,
+            "label": [result.classes[i] for i in test.labels.tolist()],
+            "prediction": [result.classes[i] for i in result.predictions],
+        }
+    )
+    probabilities = pd.DataFrame(result.test.probabilities.numpy(), columns=[f"p_{name}" for name in result.classes])
+    write_csv(pd.concat([predictions, probabilities], axis=1), folder / "predictions.csv", "%.4f")
+    write_csv(result.training.history, folder / "history.csv")
+    write_csv(result.per_class().rename_axis("class").reset_index(), folder / "per_class.csv")
+
+
+def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write both comparison CSVs, the figures, the conclusion, and the files that say where it all comes from.
+
+    Returns:
+        The tables of model_metrics_comparison.csv and model_profile_comparison.csv.
+    """
+    setup = results[0].task.setup
+    folder = setup.config.results_path
+    quality = pd.DataFrame([metrics_row(result) for result in results])
+    costs = pd.DataFrame(
+        [{"model": r.task.title, **r.task.details, **r.training.costs, **stamp(setup)} for r in results]
+    )
+    write_csv(quality, folder / "model_metrics_comparison.csv")
+    write_csv(costs, folder / "model_profile_comparison.csv")
+    names = [result.task.name for result in results]
+    titles = [result.task.title for result in results]
+    histories = {title: result.training.history for title, result in zip(titles, results, strict=True)}
+    operators = {title: result.training.operators for title, result in zip(titles, results, strict=True)}
+    extraction = [result.training.costs["extraction_seconds"] for result in results]
+    figures.save(figures.comparison(histories, names, extraction), folder / "convergence.png")
+    figures.save(figures.operator_shares(operators), folder / "operators.png")
+    figures.save(figures.quality_and_cost(quality, costs, names), folder / "quality_and_cost.png")
+    write_json(folder / "config.json", _public(setup.config.as_dict()))
+    write_json(folder / "environment.json", {**setup.environment, "peak_rss_mb": peak_rss_mb()})
+    with atomic(folder / "conclusion.md") as partial:
+        partial.write_text(conclusion(results, quality, costs), encoding="utf-8")
+    return quality, costs
+
+
+def write_csv(table: pd.DataFrame, path: Path, float_format: str = "%.6g") -> None:
+    """Write a table atomically."""
+    with atomic(path) as partial:
+        table.to_csv(partial, index=False, float_format=float_format)
+
+
+def _public(settings: dict) -> dict:
+    """Settings without the paths of the machine they were made on."""
+    return (
+        settings
+        | {name: Path(settings[name]).name for name in ("weights", "output_dir") if settings[name]}
+        | {"data_dir": Path(settings["data_dir"]).name}
+    )
+
+
+def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:
+    """The assignment's discussion as Markdown: convergence, generalisation, performance, bottlenecks, conclusion.
+
+    Compares the first result (the headline CNN) with the last one (the probe).
+    """
+    cnn, probe = quality.iloc[0], quality.iloc[-1]
+    cnn_cost, probe_cost = costs.iloc[0], costs.iloc[-1]
+    only_cnn, only_probe, p = metrics.mcnemar(results[0].correct, results[-1].correct)
+    gap = probe["test_accuracy"] - cnn["test_accuracy"]
+    total = int(cnn["test_images"])
+    significant = p < 0.05
+    better, other = (probe, cnn) if gap > 0 else (cnn, probe)
+    verdict = (
+        f"**{better['model']}** is better than {other['model']} by {abs(gap) * 100:.1f} points"
+        if significant
+        else f"The difference of {abs(gap) * 100:.1f} points between the two models is within the noise"
+    )
+    macs = probe_cost["macs"] / cnn_cost["macs"]
+    calls = probe_cost["operator_calls_per_step"] / cnn_cost["operator_calls_per_step"]
+    top = {r.task.title: r.training.operators.iloc[0] for r in (results[0], results[-1])}
+    share = probe_cost["extraction_seconds"] / probe_cost["total_training_seconds"]
+    seconds = probe_cost["total_training_seconds"] / cnn_cost["total_training_seconds"]
+    speed = cnn_cost["inference_images_per_second"] / probe_cost["inference_images_per_second"]
+    lines = [
+        f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {total:,} test images; "
+        f"seed {cnn['seed']}; {cnn['device']}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
+        "",
+        "**Convergence.** "
+        + " ".join(
+            f"{row['model']} comes within a point of its best validation accuracy after {row['epochs_to_converge']} of "
+            f"{row['epochs']} epochs, {row['seconds_to_converge']:.0f} s"
+            + (" (feature extraction included)." if row["encoder"] else ".")
+            for _, row in quality.iterrows()
+        ),
+        "",
+        "**Generalisation.** With augmentation off, "
+        + "; ".join(
+            f"{row['model']}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
+            f"{row['test_accuracy']:.1%} on test, a gap of {row['generalisation_gap'] * 100:.1f} points"
+            for _, row in quality.iterrows()
+        )
+        + ".",
+        "",
+        f"**Performance.** {cnn['model']}: {_with_interval(cnn)}; {probe['model']}: {_with_interval(probe)}. {verdict} "
+        f"(on the same {total:,} images, {only_probe} are right only with the probe and {only_cnn} only with the CNN; "
+        f"exact McNemar test, {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}).",
+        "",
+        f"**Bottlenecks.** A prediction costs the probe {macs:,.0f} times the CNN's multiply-adds "
+        f"({probe_cost['macs'] / 1e6:,.1f} M against {cnn_cost['macs'] / 1e6:,.1f} M), though a training step makes "
+        f"only {calls:.1f} times as many operator calls: calls are counted, not weighed. Most of the traced time goes "
+        "to "
+        + " and ".join(f"`{row['operator']}` ({row['share']:.0%}; {title})" for title, row in top.items())
+        + f". Of the probe's {probe_cost['total_training_seconds']:.0f} s, {share:.0%} are feature extraction.",
+        "",
+        f"**Conclusion.** {verdict}. The probe trains {_times(seconds)} the CNN and predicts "
+        f"{speed:,.0f} times slower ({probe_cost['inference_images_per_second']:,.0f} against "
+        f"{cnn_cost['inference_images_per_second']:,.0f} images/s). {_advice(significant, gap)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _with_interval(row: pd.Series) -> str:
+    interval = f"95 % interval {row['test_accuracy_low']:.1%} to {row['test_accuracy_high']:.1%}"
+    return f"{row['test_accuracy']:.1%} ({interval}), macro F1 {row['test_macro_f1']:.3f}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times as long as" if ratio >= 1 else f"{1 / ratio:.1f} times less long than"
+
+
+def _advice(significant: bool, gap: float) -> str:
+    if not significant:
+        return "As long as no difference can be shown, take the cheaper one: the CNN."
+    if gap < 0:
+        return "On this data the CNN is both better and cheaper: take it."
+    return (
+        "Where accuracy counts and a prediction may cost that much, take the probe; where predictions must be cheap "
+        "or the device small, take the CNN."
+    )

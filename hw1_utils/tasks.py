@@ -1,0 +1,213 @@
+"""What is trained: the CNN under a recipe, the probe on an encoder. Each Task tells the loop all it must know."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .augment import make_transform
+from .config import RECIPES, Config
+from .data import Split, batches, epoch_seed
+from .features import Features, extract
+from .models import CNN, FrozenEncoder, Probe, load_encoder
+from .runtime import Precision
+from .training import Batches, trainable
+
+EVAL_BATCH = 512  # rows per evaluation pass; has no influence on the numbers
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything the tasks share."""
+
+    config: Config
+    device: torch.device
+    precision: Precision
+    train: Split  # on the device
+    val: Split
+    mean: Tensor  # float32 (3,), of the training images' pixels in 0..1
+    std: Tensor
+    environment: dict
+
+    @property
+    def classes(self) -> list[str]:
+        return self.train.classes
+
+
+class Task:
+    """One model to train: what `fit` needs to know about it."""
+
+    name: str  # folder in runs/ and results/
+    title: str  # in tables and figures
+    kind: str  # cnn or probe
+    details: dict  # columns that say exactly which model this is
+    model: nn.Module  # what is trained
+    full_model: nn.Module  # raw images or their `look` to logits: what is traced and timed
+    precision: Precision  # of `model`
+    epochs: int
+    batch_size: int
+    label_smoothing = 0.0
+    sanity_lr: float
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        torch.manual_seed(setup.config.seed)  # initial weights
+
+    @property
+    def runs(self) -> Path:
+        return self.setup.config.runs_path / self.name
+
+    @property
+    def results(self) -> Path:
+        return self.setup.config.results_path / self.name
+
+    def look(self, images: Tensor) -> Tensor:
+        """Raw uint8 images to what `full_model` takes, without augmentation."""
+        raise NotImplementedError
+
+    def image_batches(self, epoch: int) -> Batches:
+        """Training batches for `full_model`."""
+        raise NotImplementedError
+
+    def train_batches(self, epoch: int) -> Batches:
+        """Training batches for `model`."""
+        return self.image_batches(epoch)
+
+    def eval_batches(self, split: Split) -> Batches:
+        """All of a split for `model`, in order, without augmentation."""
+        return batches(split.images, split.labels, EVAL_BATCH, transform=self.look)
+
+    def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
+        """A module and its input that hold every multiply-add between one preprocessed image and its logits."""
+        return self.full_model, self.look(image)
+
+    def recipe(self, model: nn.Module) -> dict:
+        """Optimiser, scheduler and the like for `model`, as keyword arguments of `fit`."""
+        raise NotImplementedError
+
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.epochs * -(-len(self.setup.train) // self.batch_size)
+
+    def _order(self, epoch: int) -> int:
+        return epoch_seed(self.setup.config.seed, epoch, "order")
+
+
+class CNNTask(Task):
+    """The documented CNN under one of the recipes."""
+
+    kind = "cnn"
+    sanity_lr = 3e-3
+
+    def __init__(self, setup: Setup, recipe: str) -> None:
+        super().__init__(setup)
+        config = setup.config
+        self.name = "cnn" if recipe == config.cnn_recipe else f"cnn_{recipe}"
+        self.title = f"CNN, {recipe} recipe"
+        self.details = {"recipe": recipe, "encoder": "", "weights": "from scratch", "weights_sha256": ""}
+        self.settings = RECIPES[recipe]
+        self.epochs = config.assignment_epochs if recipe == "assignment" else config.cnn_epochs
+        self.batch_size = config.cnn_batch_size
+        self.label_smoothing = self.settings.label_smoothing
+        self.precision = setup.precision
+        model = CNN(len(setup.classes), config.image_size)
+        self.model = self.full_model = model.to(setup.device, memory_format=torch.channels_last)
+        self.look = make_transform("none", setup.mean, setup.std)
+
+    def image_batches(self, epoch: int) -> Batches:
+        setup = self.setup
+        seed = epoch_seed(setup.config.seed, epoch, "augmentation")
+        generator = torch.Generator(setup.device).manual_seed(seed)
+        transform = make_transform(self.settings.augmentation, setup.mean, setup.std, generator)
+        return batches(
+            setup.train.images,
+            setup.train.labels,
+            self.batch_size,
+            transform=transform,
+            shuffle_seed=self._order(epoch),
+        )
+
+    def recipe(self, model: nn.Module) -> dict:
+        r = self.settings
+        if r.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                model.parameters(),
+                lr=r.lr * self.batch_size / 256,
+                momentum=0.9,
+                nesterov=True,
+                weight_decay=r.weight_decay,
+            )
+        else:
+            optimizer = torch.optim.AdamW(model.parameters(), lr=r.lr, weight_decay=r.weight_decay)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(self.steps())) if r.one_cycle else None
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay)) if r.ema_decay else None
+        return {"optimizer": optimizer, "scheduler": scheduler, "ema": ema, "label_smoothing": self.label_smoothing}
+
+
+def one_cycle(steps: int, warm_up: float = 0.2) -> Callable[[int], float]:
+    """Factor of the peak learning rate at each step: up linearly for a fifth of the run, then down to zero."""
+    return lambda step: max(0.0, min((step + 1) / (warm_up * steps), (steps - step) / ((1 - warm_up) * steps)))
+
+
+class ProbeTask(Task):
+    """A linear head on the frozen encoder. The head is trained on features computed once."""
+
+    kind = "probe"
+    sanity_lr = 3e-2
+    precision = Precision("fp32")  # the head is a sliver of the cost and all of what is trained
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        config = setup.config
+        self.encoder: FrozenEncoder = load_encoder(config, setup.device, setup.precision.dtype)
+        self.name = self.encoder.folder
+        self.title = f"linear probe on {self.encoder.label}"
+        self.details = {
+            "recipe": "AdamW, CosineAnnealingLR",
+            "encoder": self.encoder.name,
+            "weights": self.encoder.source,
+            "weights_sha256": self.encoder.weights_sha256,
+        }
+        self.epochs = config.probe_epochs
+        self.batch_size = config.probe_batch_size
+        torch.manual_seed(config.seed)
+        self.full_model = Probe(self.encoder, len(setup.classes)).to(setup.device)
+        self.model = self.full_model.head
+        self._features: dict[str, Features] = {}
+
+    def look(self, images: Tensor) -> Tensor:
+        return images  # resizing and normalisation are the encoder's own
+
+    def features(self, split: Split) -> Features:
+        """The split's features, computed at the first call."""
+        if split.name not in self._features:
+            config = self.setup.config
+            self._features[split.name] = extract(
+                self.encoder, split.images, config.extract_batch_size, config.cache_path, name=split.name
+            )
+        return self._features[split.name]
+
+    def image_batches(self, epoch: int) -> Batches:
+        train = self.setup.train
+        return batches(train.images, train.labels, self.batch_size, shuffle_seed=self._order(epoch))
+
+    def train_batches(self, epoch: int) -> Batches:
+        train = self.setup.train
+        return batches(self.features(train).values, train.labels, self.batch_size, shuffle_seed=self._order(epoch))
+
+    def eval_batches(self, split: Split) -> Batches:
+        return batches(self.features(split).values, split.labels, EVAL_BATCH)
+
+    def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
+        return nn.Sequential(self.encoder.backbone, self.model), self.encoder.preprocess(image)
+
+    def recipe(self, model: nn.Module) -> dict:
+        config = self.setup.config
+        optimizer = torch.optim.AdamW(trainable(model), lr=config.probe_lr, weight_decay=config.probe_weight_decay)
+        return {
+            "optimizer": optimizer,
+            "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps()),
+        }
