@@ -1,4 +1,4 @@
-"""`python -m hw1_utils run|data|stamp`: the notebook headless, the data alone, the repository's address."""
+"""`python -m hw1_utils run|data|stamp|readme`: the notebook headless, the data alone, two chores of the repository."""
 
 import argparse
 import os
@@ -50,6 +50,13 @@ def stamp(args: argparse.Namespace) -> None:
     print("Stamped hw1.ipynb, README.md and README.ru.md.")
 
 
+def readme(args: argparse.Namespace) -> None:
+    """Write the results tables of both READMEs from results/*.csv."""
+    from .readme import update
+
+    update()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m hw1_utils", description=__doc__)
@@ -61,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     sub = commands.add_parser("stamp", help="write the repository's address into the Colab badge and the setup cell")
     sub.add_argument("--repo", required=True, help="https://github.com/OWNER/NAME")
     sub.set_defaults(command=stamp)
+    sub = commands.add_parser("readme", help="write the READMEs' results tables from results/")
+    sub.set_defaults(command=readme)
     args = parser.parse_args(argv)
     try:
         args.command(args)

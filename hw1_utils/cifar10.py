@@ -89,7 +89,7 @@ def ensure_cifar10(folder: Path, *, say: Say = print) -> None:
                 built.rename(folder)
     except OSError as error:
         raise Hw1Error(f"{folder} cannot be written: {_why(error)}.") from error
-    say(f"CIFAR-10 is in {folder}, and equals the official data.")
+    say(f"CIFAR-10 is in {folder.parent.name}/{folder.name}, and equals the official data.")
 
 
 def folder_sha256(folder: Path, split: str) -> str:

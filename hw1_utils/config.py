@@ -140,6 +140,11 @@ class Config:
     def as_dict(self) -> dict:
         return asdict(self)
 
+    def shown(self) -> dict:
+        """All settings, files and folders by their names alone: fit to be kept beside results and shared."""
+        names = {f: Path(getattr(self, f)).name for f in ("data_dir", "weights") if getattr(self, f)}
+        return self.as_dict() | names | {"output_dir": Path(self.output_dir).name or "."}
+
 
 _CHOICES = {
     "profile": tuple(PROFILES),

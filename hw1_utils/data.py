@@ -47,8 +47,12 @@ def load_train_val(config: Config) -> tuple[Split, Split]:
     """
     folder = _scan(config, "train")
     labels = np.array(folder.targets)
-    val_size = config.val_size or max(len(folder.classes), round(0.1 * len(labels)))
+    tenth = max(len(folder.classes), round(0.1 * len(labels)))
+    val_size = config.val_size or tenth
     train_size = config.train_size or len(labels) - val_size
+    if train_size + val_size > len(labels):  # a profile's sizes are meant for larger folders
+        print(f"{config.data_path.name}/train has {len(labels):,} images: all are used, a tenth for validation.")
+        train_size, val_size = len(labels) - tenth, tenth
     try:
         train, val = train_test_split(
             np.arange(len(labels)),

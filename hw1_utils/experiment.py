@@ -103,7 +103,6 @@ def train(task: Task) -> Training:
     key = _key(task)
     print(f"{task.title}: {task.epochs} epochs")
     if not _finished(state / "costs.json", key):
-        shutil.rmtree(task.runs / "profiler", ignore_errors=True)
         trace = trace_training(task)
         print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
         with atomic(task.results / "operators.csv") as partial:
@@ -245,12 +244,13 @@ def train_a_little(config: Config, kind: str, recipe: str, encoder: str, batch_s
 
 
 def _key(task: Task) -> str:
-    """Names all that the trained weights depend on: config, data, weights, number format."""
+    """Names all that weights and costs depend on: config, data, encoder, machine."""
     setup = task.setup
     irrelevant = ("profile", "fresh", "output_dir", "data_dir", "weights")  # the data and weights are hashed
     settings = {name: value for name, value in setup.config.as_dict().items() if name not in irrelevant}
     data = {f"{s.name}_{part}": getattr(s, part) for s in (setup.train, setup.val) for part in ("images", "labels")}
-    parts = [settings, task.details, setup.precision.name, sha256_tensors(data), torch.__version__]
+    machine = [setup.environment["device"], setup.precision.name, torch.__version__]
+    parts = [settings, task.details, machine, sha256_tensors(data)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from .files import atomic
@@ -35,7 +36,7 @@ def image_grid(images: Tensor, captions: list[str], title: str, columns: int = 1
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images.cpu(), captions, strict=False):
-        axis.imshow(image.permute(1, 2, 0).numpy())
+        axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(caption, fontsize=7, pad=2)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
@@ -108,7 +109,7 @@ def operator_shares(tables: dict[str, pd.DataFrame], top: int = 7) -> Figure:
         fontsize=8,
         frameon=False,
         loc="upper center",
-        bbox_to_anchor=(0.4, -0.32 if len(tables) > 1 else -0.45),
+        bbox_to_anchor=(0.4, -0.22 if len(tables) > 1 else -0.45),
     )
     figure.tight_layout()
     return figure
@@ -139,25 +140,41 @@ def comparison(histories: dict[str, pd.DataFrame], names: list[str], extraction:
 
 
 def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str]) -> Figure:
-    """Test accuracy with its 95 % interval, and three costs on log scales, one bar a model."""
-    figure = Figure(figsize=(14, 0.55 * len(names) + 2))
+    """Test accuracy with its 95 % interval, and three costs on log scales, one row a model.
+
+    Points, not bars: a bar's length means nothing on an axis without a zero.
+    """
+    figure = Figure(figsize=(14, 0.5 * len(names) + 1.6))
     axes = figure.subplots(1, 4, sharey=True)
-    rows, colours = range(len(names)), [colour(name) for name in names]
     accuracy = metrics["test_accuracy"]
     errors = [accuracy - metrics["test_accuracy_low"], metrics["test_accuracy_high"] - accuracy]
-    axes[0].barh(rows, accuracy, xerr=np.array(errors), color=colours, capsize=3)
-    axes[0].set_xlabel("test accuracy (95 % interval)")
-    axes[0].set_yticks(rows, metrics["model"])
-    axes[0].invert_yaxis()
-    axes[0].set_xlim(0, 1)
-    labels = {
-        "macs": "multiply-adds per image",
-        "inference_images_per_second": "inference, images/s",
-        "total_training_seconds": "seconds to train, all included",
+    columns = {
+        "test accuracy (95 % interval)": (accuracy, errors, "{:.1%}"),
+        "multiply-adds per image, millions": (costs["macs"] / 1e6, None, "{:,.1f}"),
+        "inference, images/s": (costs["inference_images_per_second"], None, "{:,.0f}"),
+        "seconds to train, features included": (costs["total_training_seconds"], None, "{:,.0f}"),
     }
-    for axis, (column, label) in zip(axes[1:], labels.items(), strict=True):
-        axis.barh(rows, costs[column], color=colours)
-        axis.set_xscale("log")
+    for axis, (label, (values, spread, text)) in zip(axes, columns.items(), strict=True):
+        for row, name in enumerate(names):
+            bars = None if spread is None else [[side[row]] for side in spread]
+            axis.errorbar(values[row], row, xerr=bars, fmt="o", color=colour(name), capsize=3)
+            axis.annotate(
+                text.format(values[row]),
+                (values[row], row),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+        if spread is None:
+            axis.set_xscale("log")
+            axis.set_xlim(values.min() / 5, values.max() * 5)
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.set_xlim(0, 1.05)
         axis.set_xlabel(label)
+        axis.grid(alpha=0.25)
+    axes[0].set_yticks(range(len(names)), metrics["model"])
+    axes[0].set_ylim(len(names) - 0.4, -0.7)
     figure.tight_layout()
     return figure

@@ -194,8 +194,7 @@ def _create_from(name: str, path: Path) -> nn.Module:
     """A timm model with weights from a local safetensors or pth file, which must fit it exactly."""
     overlay = {"file": str(path), "custom_load": False}  # else augreg ViTs take the file for a JAX .npz
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             # With its own classifier first: timm loads strictly only where the number of classes agrees.
             model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # timm, torch and safetensors each raise their own kinds for a misfit

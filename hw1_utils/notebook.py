@@ -45,12 +45,18 @@ def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callab
     document = nbformat.read(notebook, as_version=4)
     # A kernel spec of this very Python: `python3` on this machine may name another one.
     install(user=False, prefix=sys.prefix, kernel_name="hw1")
-    client = _EchoingClient(document, timeout=None, kernel_name="hw1", resources={"metadata": {"path": str(ROOT)}})
+    client = _EchoingClient(
+        document,
+        timeout=None,
+        kernel_name="hw1",
+        resources={"metadata": {"path": str(ROOT)}},
+        extra_arguments=["--log-level=ERROR"],  # else each start warns that its sockets are not encrypted
+    )
     client.echo = lambda text: echo(text.rstrip("\n")) if text.strip() else None
 
     def announce(cell: dict, cell_index: int) -> None:
-        before = document.cells[cell_index - 1] if cell_index else cell
-        if before.cell_type == "markdown" and before.source.startswith("#"):
+        before = document.cells[cell_index - 1]
+        if cell.cell_type == "code" and before.source.startswith("#") and before.cell_type == "markdown":
             echo(f"\n{before.source.splitlines()[0].lstrip('# ')}")
 
     client.on_cell_start = announce
@@ -76,7 +82,7 @@ def stamp(repo: str, files: tuple[Path, ...] = (NOTEBOOK, ROOT / "README.md", RO
     Raises:
         Hw1Error: not a GitHub address of the form https://github.com/OWNER/NAME.
     """
-    parts = repo.removesuffix(".git").rstrip("/").split("/")
+    parts = repo.rstrip("/").removesuffix(".git").split("/")
     if len(parts) != 5 or parts[:3] != ["https:", "", "github.com"] or not all(parts[3:]):
         raise Hw1Error(f"--repo must look like https://github.com/OWNER/NAME, not {repo!r}.")
     owner, name = parts[3:]

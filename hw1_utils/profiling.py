@@ -2,8 +2,11 @@
 
 import contextlib
 import copy
+import gzip
 import io
+import json
 import multiprocessing
+import os
 import statistics
 import warnings
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,7 +34,7 @@ class Trace:
     file: Path  # gzipped Chrome trace; open it at ui.perfetto.dev
     steps: int  # recorded
     operators: pd.DataFrame  # operator, calls, self_ms, share (of all self time), sorted by share
-    operator_calls: int  # all aten:: calls in the trace, nested ones included
+    operator_calls: int  # all aten:: calls, nested ones included; an overload calling another of its name counts once
 
 
 def record_trace(run: Callable[[profile], object], folder: Path, device: torch.device, steps: int) -> Trace:
@@ -39,6 +43,8 @@ def record_trace(run: Callable[[profile], object], folder: Path, device: torch.d
     Shapes, stacks and FLOPs are left out: they multiply file size and memory. The file is written as
     `folder/trace.pt.trace.json.gz` and replaces earlier ones.
     """
+    # The profiler's own log goes to stderr and looks like errors on any machine without a GPU; read when it starts.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.pt.trace.json*"):
@@ -49,32 +55,42 @@ def record_trace(run: Callable[[profile], object], folder: Path, device: torch.d
     def keep(profiler: profile) -> None:
         with atomic(file) as partial:
             profiler.export_chrome_trace(str(partial))
-        finished.append(profiler.key_averages())
+            _anonymise(partial)
+        # On a GPU every kernel is listed by itself too: the operators that launched them already carry its time.
+        finished.extend(e for e in profiler.key_averages() if e.device_type == DeviceType.CPU)
 
     with (
-        warnings.catch_warnings(),
+        warnings.catch_warnings(action="ignore"),
         profile(
             activities=activities,
             schedule=schedule(wait=0, warmup=WARMUP, active=steps, repeat=1),
             on_trace_ready=keep,
         ) as profiler,
     ):
-        warnings.simplefilter("ignore")
         run(profiler)
-    events = finished[0]
     rows = [
         (e.key, e.count, (e.self_device_time_total if device.type == "cuda" else e.self_cpu_time_total) / 1e3)
-        for e in events
+        for e in finished
         if not e.key.startswith("ProfilerStep")
     ]
     table = pd.DataFrame(rows, columns=["operator", "calls", "self_ms"]).sort_values("self_ms", ascending=False)
     table["share"] = table["self_ms"] / table["self_ms"].sum()
     return Trace(
         file=file,
-        steps=sum(e.count for e in events if e.key.startswith("ProfilerStep")),
+        steps=sum(e.count for e in finished if e.key.startswith("ProfilerStep")),
         operators=table.reset_index(drop=True),
-        operator_calls=sum(e.count for e in events if e.key.startswith("aten::")),
+        operator_calls=sum(e.count for e in finished if e.key.startswith("aten::")),
     )
+
+
+def _anonymise(trace: Path) -> None:
+    """Take the host name and the temporary folder, both written by torch, out of a gzipped Chrome trace."""
+    with gzip.open(trace, "rt", encoding="utf-8") as f:
+        content = json.load(f)
+    content.pop("host_name", None)
+    content["traceName"] = "trace.pt.trace.json"
+    with gzip.open(trace, "wt", encoding="utf-8") as f:
+        json.dump(content, f)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -105,8 +121,7 @@ def count_macs_thop(model: nn.Module, inputs: Tensor) -> int | None:
     except ImportError:
         return None
     shadow = copy.deepcopy(model).float().eval()  # thop leaves counters in the model it is given
-    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
         macs, _ = thop_profile(shadow, inputs=(inputs.float(),), verbose=False)
     return int(macs)
 

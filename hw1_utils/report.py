@@ -138,7 +138,7 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     figures.save(figures.comparison(histories, names, extraction), folder / "convergence.png")
     figures.save(figures.operator_shares(operators), folder / "operators.png")
     figures.save(figures.quality_and_cost(quality, costs, names), folder / "quality_and_cost.png")
-    write_json(folder / "config.json", _public(setup.config.as_dict()))
+    write_json(folder / "config.json", setup.config.shown())
     write_json(folder / "environment.json", {**setup.environment, "peak_rss_mb": peak_rss_mb()})
     with atomic(folder / "conclusion.md") as partial:
         partial.write_text(conclusion(results, quality, costs), encoding="utf-8")
@@ -149,15 +149,6 @@ def write_csv(table: pd.DataFrame, path: Path, float_format: str = "%.6g") -> No
     """Write a table atomically."""
     with atomic(path) as partial:
         table.to_csv(partial, index=False, float_format=float_format)
-
-
-def _public(settings: dict) -> dict:
-    """Settings without the paths of the machine they were made on."""
-    return (
-        settings
-        | {name: Path(settings[name]).name for name in ("weights", "output_dir") if settings[name]}
-        | {"data_dir": Path(settings["data_dir"]).name}
-    )
 
 
 def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:

@@ -149,7 +149,7 @@ class CNNTask(Task):
 
 def one_cycle(steps: int, warm_up: float = 0.2) -> Callable[[int], float]:
     """Factor of the peak learning rate at each step: up linearly for a fifth of the run, then down to zero."""
-    return lambda step: max(0.0, min((step + 1) / (warm_up * steps), (steps - step) / ((1 - warm_up) * steps)))
+    return lambda step: max(0.0, min(1.0, (step + 1) / (warm_up * steps), (steps - step) / ((1 - warm_up) * steps)))
 
 
 class ProbeTask(Task):

@@ -81,7 +81,7 @@ def fit(
 
     Returns:
         One row per epoch: epoch, train_loss and train_accuracy (running, on augmented data), val_loss,
-        val_accuracy, lr (of the last step), seconds (of training alone), elapsed_seconds (their sum so far).
+        val_accuracy, lr (at its end), seconds (of training alone), elapsed_seconds (their sum so far).
 
     Raises:
         Hw1Error: the loss is no longer a finite number.

@@ -1,0 +1,70 @@
+"""The results table of README.md and README.ru.md, written from the CSVs in results/, never by hand."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from .config import ROOT
+from .files import Hw1Error, atomic
+
+BEGIN, END = "<!-- results: python -m hw1_utils readme -->", "<!-- /results -->"
+COLUMNS = {
+    "README.md": (
+        "Model",
+        "Test accuracy (95 % interval)",
+        "Macro F1",
+        "Parameters (trained)",
+        "Multiply-adds per image",
+        "Training, features included",
+        "Inference",
+    ),
+    "README.ru.md": (
+        "Модель",
+        "Точность на тесте (95 % интервал)",
+        "Макро-F1",
+        "Параметры (обучаемые)",
+        "Умножений-сложений на картинку",
+        "Обучение вместе с признаками",
+        "Вывод",
+    ),
+}
+UNITS = {"README.md": ("s", "images/s"), "README.ru.md": ("с", "картинок/с")}
+
+
+def table(results: Path, language: str) -> str:
+    """Markdown table of the committed run; `language` is the file it is for, README.md or README.ru.md."""
+    quality = pd.read_csv(results / "model_metrics_comparison.csv")
+    costs = pd.read_csv(results / "model_profile_comparison.csv")
+    seconds, rate = UNITS[language]
+    lines = ["| " + " | ".join(COLUMNS[language]) + " |", "|---" * len(COLUMNS[language]) + "|"]
+    for (_, q), (_, c) in zip(quality.iterrows(), costs.iterrows(), strict=True):
+        cells = (
+            q["model"],
+            f"{q['test_accuracy']:.2%} ({q['test_accuracy_low']:.2%} – {q['test_accuracy_high']:.2%})",
+            f"{q['test_macro_f1']:.4f}",
+            f"{c['parameters']:,} ({c['trainable_parameters']:,})",
+            f"{c['macs'] / 1e6:,.1f} M",
+            f"{c['total_training_seconds']:,.0f} {seconds}",
+            f"{c['inference_images_per_second']:,.0f} {rate}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    first = quality.iloc[0]
+    split = f"train/val/test {first['train_images']:,}/{first['val_images']:,}/{first['test_images']:,}"
+    place = f"{first['device']}, {first['threads']} threads, {first['precision']}"
+    lines += ["", f"`{split}`, seed {first['seed']}, {place}, torch {first['torch']}, timm {first['timm']}."]
+    return "\n".join(lines)
+
+
+def update(root: Path = ROOT) -> None:
+    """Put the table of root/results/ between the markers of both READMEs.
+
+    Raises:
+        Hw1Error: a README has lost its markers.
+    """
+    for name in COLUMNS:
+        text = (root / name).read_text(encoding="utf-8")
+        if BEGIN not in text or END not in text:
+            raise Hw1Error(f"{name} has lost its lines {BEGIN} and {END}: put them where the table belongs.")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        with atomic(root / name) as partial:
+            partial.write_text(f"{before}{BEGIN}\n{table(root / 'results', name)}\n{END}{after}", encoding="utf-8")
