@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import ImageFolder
@@ -78,9 +78,15 @@ def load_test(config: Config) -> Split:
     folder = _scan(config, "test")
     index = np.arange(len(folder))
     if config.test_size and config.test_size < len(folder):
-        index, _ = train_test_split(
-            index, train_size=config.test_size, stratify=folder.targets, random_state=config.seed
-        )
+        try:
+            index, _ = train_test_split(
+                index, train_size=config.test_size, stratify=folder.targets, random_state=config.seed
+            )
+        except ValueError as error:
+            raise Hw1Error(
+                f"{config.test_size} of {len(folder)} test images in {len(folder.classes)} classes cannot be chosen "
+                f"({error}): choose another test_size, or None for all of them."
+            ) from error
     return _decode(config, "test", folder, np.sort(index))
 
 
@@ -183,7 +189,7 @@ def _read(path: str, size: int) -> np.ndarray | None:
             if image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.BICUBIC)
             return np.asarray(image)
-    except (UnidentifiedImageError, OSError):
+    except Exception:  # PIL raises what it likes on damaged files: OSError, SyntaxError, ValueError, TypeError, …
         return None
 
 

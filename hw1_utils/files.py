@@ -63,7 +63,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], **notes: str) -> 
     Returns:
         Whether the file was written.
     """
-    data = save(tensors, {**notes, "sha256": sha256_tensors(tensors)})
+    data = save(tensors, {**notes, "sha256": _checksum(tensors, notes)})
     try:
         with atomic(path) as partial:
             partial.write_bytes(data)
@@ -81,9 +81,13 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] |
         with safe_open(path, framework="pt") as f:
             notes = f.metadata() or {}
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
-        if notes.get("sha256") == sha256_tensors(tensors):
+        if notes.pop("sha256", None) == _checksum(tensors, notes):
             return tensors, notes
     except (SafetensorError, OSError):
         pass
     print(f"The cache file {path.name} is damaged: it is made anew.")
     return None
+
+
+def _checksum(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps([sha256_tensors(tensors), notes], sort_keys=True).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """The documented CNN; a frozen timm encoder with a linear head; where the encoder's weights come from."""
 
+import difflib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,8 +131,9 @@ def load_encoder(config: Config, device: torch.device, dtype: torch.dtype, *, sa
     Raises:
         Hw1Error: unknown encoder, missing or unfit weights file, or no weights to be had at all.
     """
-    if not timm.is_model(config.encoder):
-        near = timm.list_models(f"{config.encoder.split('.')[0][:8]}*")[:3]
+    names = timm.list_models() + timm.list_pretrained()  # without and with a tag behind a dot
+    if config.encoder not in names:
+        near = difflib.get_close_matches(config.encoder, names, n=3)
         raise Hw1Error(
             f"timm has no model {config.encoder!r}" + (f": did you mean {', '.join(near)}?" if near else ".")
         )

@@ -1,0 +1,129 @@
+"""The command line: exit codes, one sentence for an error, and `stamp` on copies of the files."""
+
+import functools
+import shutil
+
+import nbformat
+import pytest
+
+from hw1_utils import experiment, notebook
+from hw1_utils.__main__ import main
+
+URL = "https://github.com/someone/some-repo"
+BADGE = "https://colab.research.google.com/github/someone/some-repo/blob/main/hw1.ipynb"
+README = """# A title
+
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+
+A [link](https://colab.research.google.com/) that is not the badge.
+"""
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Copies of the notebook and a README; the command stamps these."""
+    book, readme = tmp_path / "hw1.ipynb", tmp_path / "README.md"
+    shutil.copy(notebook.NOTEBOOK, book)
+    readme.write_text(README, encoding="utf-8")
+    monkeypatch.setattr(notebook, "stamp", functools.partial(notebook.stamp, files=(book, readme)))
+    return book, readme
+
+
+def lines_of(book):
+    document = nbformat.read(book, as_version=4)
+    nbformat.validate(document)
+    return [line for cell in document.cells for line in cell.source.split("\n")]
+
+
+def one_sentence(capsys):
+    """What was said on stderr: one line, no traceback."""
+    said = capsys.readouterr().err
+    assert said.startswith("hw1: ") and said.count("\n") == 1 and "Traceback" not in said
+    return said
+
+
+def test_stamp_writes_badge_and_repo_url_and_nothing_else(copies):
+    book, readme = copies
+    before = lines_of(book)
+    assert main(["stamp", "--repo", URL]) == 0
+    after = lines_of(book)
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    badges = [new for _, new in changed if new.startswith("[![Open in Colab]")]
+    urls = [(old, new) for old, new in changed if new.startswith("REPO_URL")]
+    assert len(badges) == len(urls) == 1 and len(changed) == 2
+    assert badges[0].endswith(f"({BADGE})")
+    (old, new), comment = urls[0], urls[0][0].partition("  #")[2]
+    assert new == f'REPO_URL = "{URL}"  #{comment}' and comment in old  # the comment stays
+    colab = "https://colab.research.google.com/"
+    assert readme.read_text() == README.replace(f"svg)]({colab})", f"svg)]({BADGE})")
+
+
+def test_stamping_twice_is_stamping_once(copies):
+    main(["stamp", "--repo", URL])
+    once = [file.read_bytes() for file in copies]
+    assert main(["stamp", "--repo", URL]) == 0
+    assert [file.read_bytes() for file in copies] == once
+
+
+def test_a_second_address_replaces_the_first(copies):
+    main(["stamp", "--repo", "https://github.com/first/one"])
+    main(["stamp", "--repo", URL])
+    text = "\n".join([*lines_of(copies[0]), copies[1].read_text()])
+    assert "first/one" not in text and text.count(BADGE) == 2
+
+
+@pytest.mark.parametrize("spelling", [f"{URL}/", f"{URL}.git", f"{URL}.git/"])
+def test_the_badge_address_does_not_depend_on_spelling(copies, spelling):
+    assert main(["stamp", "--repo", spelling]) == 0
+    assert f"({BADGE})" in copies[1].read_text()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "someone/some-repo", "https://gitlab.com/a/b", "https://github.com/a", f"{URL}/tree/main", "http://x/y/z"],
+)
+def test_a_bad_address_is_one_sentence_and_changes_nothing(copies, capsys, url):
+    before = [file.read_bytes() for file in copies]
+    assert main(["stamp", "--repo", url]) == 1
+    assert "https://github.com/OWNER/NAME" in one_sentence(capsys)
+    assert [file.read_bytes() for file in copies] == before
+
+
+@pytest.mark.parametrize("command", ["run", "data"])
+def test_an_unknown_profile_is_one_sentence(monkeypatch, capsys, command):
+    monkeypatch.setenv("HW1_PROFILE", "qiuck")
+    assert main([command]) == 1
+    said = one_sentence(capsys)
+    assert "'qiuck'" in said and "quick" in said
+
+
+def test_the_profile_option_wins_over_the_environment(monkeypatch):
+    seen = []
+    monkeypatch.setenv("HW1_PROFILE", "qiuck")
+    monkeypatch.setattr(experiment, "prepare", lambda config: seen.append(config.profile))
+    assert main(["data", "--profile", "smoke"]) == 0
+    assert seen == ["smoke"]
+
+
+def test_unusable_data_is_one_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HW1_DATA", str(tmp_path))
+    assert main(["data", "--profile", "quick"]) == 1
+    assert "train/<class>/<image>" in one_sentence(capsys)
+
+
+def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "prepare", interrupted)
+    assert main(["data", "--profile", "smoke"]) == 130
+    said = capsys.readouterr().err.lstrip("\n")  # a line feed after the terminal's ^C
+    assert said.startswith("hw1: stopped") and "continues" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["stamp"], ["run", "--nonsense"]])
+def test_a_wrong_command_line_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err

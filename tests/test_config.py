@@ -1,0 +1,161 @@
+"""One Config: what is refused and in which words, profiles, environment variables, the encoder a file chooses."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from hw1_utils import config as config_module
+from hw1_utils.config import ROOT, Config, make_config
+from hw1_utils.files import Hw1Error
+
+
+def refusal(*args, **overrides) -> str:
+    with pytest.raises(Hw1Error) as caught:
+        make_config(*args, **overrides)
+    return str(caught.value)
+
+
+def test_unknown_field_gets_the_nearest_name():
+    assert refusal("quick", probe_lrr=0.1) == "Config has no field 'probe_lrr': did you mean 'probe_lr'?"
+
+
+def test_unknown_field_like_no_other_gets_the_list():
+    sentence = refusal("quick", zzz=1)
+    assert sentence.startswith("Config has no field 'zzz': the fields are profile, seed, ")
+    assert sentence.endswith("output_dir.")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("seed", "0", "Config.seed must be int, not '0' (str)."),
+        ("seed", True, "Config.seed must be int, not True (bool)."),
+        ("seed", 1.0, "Config.seed must be int, not 1.0 (float)."),
+        ("probe_lr", False, "Config.probe_lr must be float, not False (bool)."),
+        ("probe_lr", "1e-3", "Config.probe_lr must be float, not '1e-3' (str)."),
+        ("fresh", 1, "Config.fresh must be bool, not 1 (int)."),
+        ("encoder", None, "Config.encoder must be str, not None (NoneType)."),
+        ("train_size", 5000.0, "Config.train_size must be int | None, not 5000.0 (float)."),
+        ("train_size", True, "Config.train_size must be int | None, not True (bool)."),
+        ("device", "gpu", "Config.device must be one of auto, cpu, cuda, not 'gpu'."),
+        ("precision", "fp8", "Config.precision must be one of auto, bf16, fp16, fp32, not 'fp8'."),
+        ("cnn_recipe", "best", "Config.cnn_recipe must be one of assignment, tuned, not 'best'."),
+        ("seed", -1, "Config.seed must be at least 0, not -1."),
+        ("image_size", 7, "Config.image_size must be at least 8, not 7."),
+        ("val_size", 1, "Config.val_size must be at least 2, not 1."),
+        ("cnn_epochs", 0, "Config.cnn_epochs must be at least 1, not 0."),
+        ("probe_batch_size", 0, "Config.probe_batch_size must be at least 1, not 0."),
+        ("probe_lr", -1e-9, "Config.probe_lr must be at least 0.0, not -1e-09."),
+        ("probe_weight_decay", float("nan"), "Config.probe_weight_decay must be at least 0.0, not nan."),
+    ],
+)
+def test_wrong_types_and_ranges_are_refused_in_these_words(field, value, sentence):
+    assert refusal("quick", **{field: value}) == sentence
+    with pytest.raises(Hw1Error):
+        Config(**{field: value})  # built directly, it is checked all the same
+
+
+def test_an_int_serves_as_a_float_and_none_as_no_limit():
+    config = make_config("quick", probe_lr=0, train_size=None)
+    assert (config.probe_lr, config.train_size) == (0, None)
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_config("quick").seed = 1
+
+
+def test_unknown_profile():
+    assert refusal("fast") == "There is no profile 'fast': choose auto, full, quick, smoke."
+
+
+@pytest.mark.parametrize(
+    ("profile", "sizes", "output"),
+    [("full", (None, None, None), "."), ("quick", (5000, 1000, 2000), "outputs/quick")],
+)
+def test_profiles_have_their_sizes_and_places(profile, sizes, output):
+    config = make_config(profile)
+    assert (config.train_size, config.val_size, config.test_size) == sizes
+    assert config.data_path == ROOT / "data/cifar10" and config.cache_path == ROOT / "data/cifar10.cache"
+    assert config.runs_path == ROOT / output / "runs" and config.results_path == ROOT / output / "results"
+
+
+def test_absolute_places_are_taken_as_they_are(tmp_path):
+    config = make_config("quick", data_dir=str(tmp_path / "pets"), output_dir=str(tmp_path / "out"))
+    assert config.data_path == tmp_path / "pets" and config.cache_path == tmp_path / "pets.cache"
+    assert config.results_path == tmp_path / "out" / "results"
+
+
+@pytest.mark.parametrize(("device", "profile"), [("cpu", "quick"), ("cuda", "full")])
+def test_auto_is_full_with_a_gpu_and_quick_without(monkeypatch, device, profile):
+    monkeypatch.setattr(config_module, "find_device", lambda: torch.device(device))
+    assert make_config().profile == make_config("auto").profile == profile
+
+
+def test_environment_chooses_the_profile_unless_one_is_named(monkeypatch):
+    monkeypatch.setenv("HW1_PROFILE", " smoke ")
+    assert make_config().profile == make_config("auto").profile == "smoke"
+    assert make_config("full").profile == "full"
+    monkeypatch.setenv("HW1_PROFILE", "fast")
+    assert refusal() == "There is no profile 'fast': choose auto, full, quick, smoke."
+    monkeypatch.setenv("HW1_PROFILE", "")  # as Make exports a variable that is not set
+    assert make_config().profile in ("full", "quick")
+
+
+@pytest.fixture
+def variables(monkeypatch):
+    monkeypatch.setenv("HW1_DATA", "pets")
+    monkeypatch.setenv("HW1_WEIGHTS", "mine.safetensors")
+    monkeypatch.setenv("HW1_ENCODER", "resnet18")
+
+
+def test_environment_fills_in_and_overrides_win(variables):
+    config = make_config("quick")
+    assert (config.data_dir, config.weights, config.encoder) == ("pets", "mine.safetensors", "resnet18")
+    config = make_config("quick", data_dir="cars", weights="random", encoder="resnet34")
+    assert (config.data_dir, config.weights, config.encoder) == ("cars", "random", "resnet34")
+
+
+def test_smoke_reads_none_of_them(variables):
+    config = make_config("smoke")
+    assert (config.data_dir, config.weights) == ("outputs/smoke/toy", "random")
+    assert config.encoder == Config.encoder
+
+
+def test_empty_variables_count_as_unset(monkeypatch):
+    for name in ("HW1_DATA", "HW1_WEIGHTS", "HW1_ENCODER"):
+        monkeypatch.setenv(name, "")
+    config = make_config("quick")
+    assert (config.data_dir, config.weights, config.encoder) == ("data/cifar10", None, "vit_tiny_patch16_224")
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224.safetensors", "deit_tiny_patch16_224.fb_in1k.pth"])
+def test_a_weights_file_named_after_a_model_chooses_the_encoder(name):
+    assert make_config("quick", weights=f"/some/where/{name}").encoder == "deit_tiny_patch16_224"
+
+
+def test_a_weights_file_with_any_other_name_leaves_the_encoder():
+    assert make_config("quick", weights="model.safetensors").encoder == "vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize("encoder", ["deit_tiny_patch16_224", "deit_tiny_patch16_224.fb_in1k"])
+def test_a_weights_file_of_the_encoder_asked_for_is_fine(encoder):
+    assert make_config("quick", weights="deit_tiny_patch16_224.safetensors", encoder=encoder).encoder == encoder
+
+
+def test_a_weights_file_of_another_model_is_refused(monkeypatch):
+    sentence = (
+        "The weights file deit_tiny_patch16_224.safetensors is named after deit_tiny_patch16_224, but the encoder "
+        "asked for is vit_tiny_patch16_224: set both to the same model, or rename the file if its name is wrong."
+    )
+    weights = "w/deit_tiny_patch16_224.safetensors"
+    assert refusal("quick", weights=weights, encoder="vit_tiny_patch16_224") == sentence
+    monkeypatch.setenv("HW1_WEIGHTS", weights)
+    monkeypatch.setenv("HW1_ENCODER", "vit_tiny_patch16_224")
+    assert refusal("quick") == sentence
+
+
+def test_as_dict_gives_back_the_same_config():
+    config = make_config("quick", seed=3)
+    assert Config(**config.as_dict()) == config

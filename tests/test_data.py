@@ -1,0 +1,155 @@
+"""Data: any ImageFolder in, exact pixels and disjoint stratified splits out, mistakes named."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hw1_utils import data
+from hw1_utils.data import batches, check_folder, epoch_seed, load_test, load_train_val, pixel_statistics
+from hw1_utils.files import Hw1Error
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("an image was decoded again")
+
+
+def test_split_is_stratified_disjoint_and_seeded(make_smoke_config):
+    train, val = load_train_val(make_smoke_config())
+    assert (len(train), len(val)) == (108, 12)
+    assert set(train.counts().values()) == {36} and set(val.counts().values()) == {4}
+    assert not set(train.paths) & set(val.paths) and len(set(train.paths + val.paths)) == 120
+    assert load_train_val(make_smoke_config())[1].paths == val.paths
+    assert load_train_val(make_smoke_config(seed=1))[1].paths != val.paths
+
+
+def test_sizes_that_do_not_fit_become_a_tenth_for_validation(make_smoke_config, capsys):
+    train, val = load_train_val(make_smoke_config(train_size=500, val_size=100))
+    assert (len(train), len(val)) == (108, 12) and "has 120 images: all are used" in capsys.readouterr().out
+
+
+def test_labels_and_pixels_are_those_of_the_files(make_smoke_config, toy_folder):
+    test = load_test(make_smoke_config())
+    assert len(test) == 30 and test.images.dtype == torch.uint8 and test.labels.dtype == torch.int64
+    for path, label, image in zip(test.paths, test.labels, test.images, strict=True):
+        assert path.split("/")[1] == test.classes[label]
+        with Image.open(toy_folder / path) as file:
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(file))
+
+
+def test_part_of_the_test_set_is_stratified(make_smoke_config):
+    assert set(load_test(make_smoke_config(test_size=15)).counts().values()) == {5}
+
+
+def test_other_modes_and_sizes_become_rgb_squares(make_smoke_config, toy_folder):
+    folder = toy_folder / "test" / "colour_0"
+    Image.new("L", (32, 32), 77).save(folder / "a_grey.png")
+    Image.new("RGBA", (32, 32), (10, 20, 30, 255)).save(folder / "a_rgba.png")
+    Image.new("RGB", (50, 40), (1, 2, 3)).convert("P").save(folder / "a_palette.png")
+    test = load_test(make_smoke_config())
+    grey, palette, rgba = (
+        test.images[test.paths.index(f"test/colour_0/a_{n}.png")] for n in ("grey", "palette", "rgba")
+    )
+    assert (grey == 77).all() and palette.shape == (3, 32, 32)
+    assert rgba[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_second_load_decodes_nothing_until_a_file_changes(make_smoke_config, toy_folder, monkeypatch):
+    first = load_test(make_smoke_config())
+    monkeypatch.setattr(data, "_read", refuse)
+    assert torch.equal(load_test(make_smoke_config()).images, first.images)
+    Image.new("RGB", (32, 32)).save(toy_folder / first.paths[0])  # another size in bytes
+    with pytest.raises(AssertionError, match="decoded again"):
+        load_test(make_smoke_config())
+
+
+def test_other_image_size_is_another_cache(make_smoke_config):
+    assert load_test(make_smoke_config()).images.shape[-1] == 32
+    assert load_test(make_smoke_config(image_size=16)).images.shape[-1] == 16
+
+
+def test_damaged_cache_is_made_anew(make_smoke_config, capsys):
+    config = make_smoke_config()
+    first = load_test(config)
+    (cache,) = config.cache_path.iterdir()
+    cache.write_bytes(cache.read_bytes()[:-10])
+    assert torch.equal(load_test(config).images, first.images) and "is damaged" in capsys.readouterr().out
+
+
+def spoil_missing(folder):
+    (folder / "test").rename(folder / "elsewhere")
+
+
+def spoil_empty(folder):
+    for file in (folder / "train" / "colour_1").iterdir():
+        file.unlink()
+
+
+def spoil_classes(folder):
+    (folder / "test" / "colour_2").rename(folder / "test" / "teal")
+
+
+def spoil_no_classes(folder):
+    for part in (folder / "train").iterdir():
+        for file in part.iterdir():
+            file.unlink()
+        part.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (spoil_missing, r"There is no folder test/ in .*: the data must lie as train/<class>/<image>"),
+        (spoil_empty, r"train has no class folders with images: Found no valid file for the classes colour_1"),
+        (spoil_classes, r"must have the same classes; only one of them has: colour_2, teal\."),
+        (spoil_no_classes, r"train has no class folders with images"),
+    ],
+)
+def test_unusable_folders_are_named(make_smoke_config, toy_folder, spoil, sentence):
+    spoil(toy_folder)
+    with pytest.raises(Hw1Error, match=sentence):
+        check_folder(make_smoke_config())
+
+
+def test_one_class_is_not_enough(make_smoke_config, tmp_path):
+    data.make_toy_folder(tmp_path / "one", classes=1)
+    with pytest.raises(Hw1Error, match="one/train has one class only: a classifier needs at least two"):
+        check_folder(make_smoke_config(data_dir=str(tmp_path / "one")))
+
+
+def test_too_few_images(make_smoke_config, tmp_path):
+    data.make_toy_folder(tmp_path / "few", train=1)
+    with pytest.raises(Hw1Error, match="3 images in 3 classes cannot be split"):
+        load_train_val(make_smoke_config(data_dir=str(tmp_path / "few")))
+
+
+def test_unreadable_files_are_listed(make_smoke_config, toy_folder):
+    (toy_folder / "test" / "colour_0" / "00003.png").write_bytes(b"not a picture")
+    (toy_folder / "test" / "colour_1" / "00004.png").write_bytes(b"")
+    with pytest.raises(Hw1Error, match=r"^2 files cannot be read as images: test/colour_0/00003.png, test/colour_1/0"):
+        load_test(make_smoke_config())
+
+
+def test_batches_hold_every_row_once_in_an_order_set_by_the_seed():
+    inputs, labels = torch.arange(103), torch.arange(103) * 2
+    plain = list(batches(inputs, labels, 10))
+    assert [len(y) for _, y in plain] == [10] * 10 + [3] and torch.equal(torch.cat([x for x, _ in plain]), inputs)
+    one, again, other = (torch.cat([x for x, _ in batches(inputs, labels, 10, shuffle_seed=s)]) for s in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other) and torch.equal(one.sort()[0], inputs)
+    assert all(torch.equal(x * 2, y) for x, y in batches(inputs, labels, 10, shuffle_seed=1))
+    doubled = next(batches(inputs, labels, 10, transform=lambda x: x * 2))
+    assert torch.equal(*doubled)
+
+
+def test_statistics_are_over_all_pixels():
+    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[:, 1] //= 2
+    exact = images.double().numpy() / 255
+    mean, std = pixel_statistics(images)
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(std, exact.std((0, 2, 3)), rtol=1e-6)
+
+
+def test_epoch_seeds_differ_by_seed_epoch_and_stream():
+    seeds = {epoch_seed(s, e, stream) for s in range(5) for e in range(50) for stream in ("order", "augmentation")}
+    assert len(seeds) == 500

@@ -1,0 +1,214 @@
+"""The whole story on a toy folder: what is on disk afterwards, and that the same config gives the same numbers."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hw1_utils import experiment, profiling
+from hw1_utils.config import make_config
+from hw1_utils.data import load_test, make_toy_folder
+from hw1_utils.experiment import CNNTask, ProbeTask, evaluate_on_test, prepare, sanity_check, train
+from hw1_utils.files import Hw1Error
+
+SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}
+TASKS = {"cnn": lambda setup: CNNTask(setup, "tuned"), "vit": ProbeTask}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For work this small, threads only wait for each other, for long where other processes have the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for the processes whose memory is measured
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def quick_costs(monkeypatch):
+    """Memory and speed are measured in one place only (`finished`); their numbers play no part elsewhere."""
+    monkeypatch.setattr(profiling, "peak_memory_mb", lambda *args: (2.0, 1.0))
+    monkeypatch.setattr(profiling, "time_per_call", lambda *args: 0.001)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Both models trained and tested, with nothing replaced and the assignment's 50 traced steps."""
+    root = tmp_path_factory.mktemp("finished")
+    make_toy_folder(root / "toy")
+    here = {"data_dir": str(root / "toy"), "output_dir": str(root / "out")}
+    setup = prepare(make_config("smoke", **(SMALL | here | {"profile_steps": 50})))
+    tasks = [make(setup) for make in TASKS.values()]
+    checks = [sanity_check(task) for task in tasks]
+    trainings = [train(task) for task in tasks]
+    return root / "out", tasks, checks, trainings, load_test(setup.config)
+
+
+def start(config, name):
+    return TASKS[name](prepare(config))
+
+
+def numbers(history):
+    """The history without what a clock measured."""
+    return history.drop(columns=["seconds", "elapsed_seconds"])
+
+
+def weights(training):
+    return training.model.state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---- one run, looked at
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_runs_hold_logs_and_a_trace(finished, name):
+    runs = finished[0] / "runs" / name
+    for part in ("train", "val"):
+        events = EventAccumulator(str(runs / "logs" / part), size_guidance={"scalars": 0})
+        events.Reload()
+        assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
+    assert [file.name for file in (runs / "profiler").iterdir()] == ["trace.pt.trace.json.gz"]
+    assert (finished[0] / "results" / name / "operators.csv").is_file()
+
+
+def test_sanity_check_reached_accuracy_one_on_a_copy(finished):
+    _, tasks, checks, *_ = finished
+    assert [history[-1]["val_accuracy"] for history in checks] == [1.0, 1.0]
+    setup = tasks[0].setup
+    task = CNNTask(setup, "tuned")
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    sanity_check(task)
+    assert same(task.model.state_dict(), before)
+
+
+def test_trainings_learn_and_report_every_cost(finished):
+    _, _, _, trainings, test = finished
+    for training in trainings:
+        assert training.history["epoch"].tolist() == [1, 2, 3]
+        assert evaluate_on_test(training, test).accuracy > 0.8  # three colours
+        missing = [name for name, value in training.costs.items() if value is None]
+        assert missing == []
+        assert training.costs["trace_steps"] == 50
+        assert training.costs["operator_calls_per_step"] == training.costs["operator_calls"] / 50
+        assert training.costs["peak_memory_mb"] > training.costs["memory_before_mb"] > 0
+    cnn, probe = (training.costs for training in trainings)
+    assert cnn["trainable_parameters"] == cnn["parameters"] == 99_395  # 3 classes
+    assert probe["trainable_parameters"] == (64 + 1) * 3
+    assert cnn["extraction_seconds"] == 0 < probe["extraction_seconds"]
+    assert probe["total_training_seconds"] == probe["training_seconds"] + probe["extraction_seconds"]
+
+
+def test_the_last_row_of_the_history_is_the_model_that_is_judged(finished):
+    """For the CNN, the moving average."""
+    for training in finished[3]:
+        val = training.evaluations["val"]
+        last = training.history.iloc[-1]
+        assert (val.loss, val.accuracy) == pytest.approx((last["val_loss"], last["val_accuracy"]), rel=1e-6)
+
+
+def test_test_evaluation_sees_every_image_in_order(finished):
+    _, _, _, trainings, test = finished
+    for training in trainings:
+        evaluation = evaluate_on_test(training, test)
+        assert torch.equal(evaluation.labels, test.labels)
+        assert torch.allclose(evaluation.probabilities.sum(1), torch.ones(len(test)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_finished_experiment_is_used_not_repeated(finished, monkeypatch, name):
+    def refuse(*args):
+        raise AssertionError("this is on disk already")
+
+    for repeated in ("trace_training", "measure_costs"):
+        monkeypatch.setattr(experiment, repeated, refuse)
+    before = finished[3][list(TASKS).index(name)]
+    task = TASKS[name](before.task.setup)
+    task.train_batches = refuse
+    again = train(task)
+    pd.testing.assert_frame_equal(again.history, before.history)  # to the second
+    assert again.costs == before.costs and same(weights(again), weights(before))
+
+
+# ---- same config, same numbers
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_same_config_gives_the_same_numbers_in_another_folder(make_smoke_config, tmp_path, quick_costs, name):
+    trainings = []
+    for where in ("one", "two"):
+        make_toy_folder(tmp_path / where / "toy")
+        places = {"data_dir": str(tmp_path / where / "toy"), "output_dir": str(tmp_path / where)}
+        trainings.append(train(start(make_smoke_config(**SMALL, **places), name)))
+    one, two = trainings
+    pd.testing.assert_frame_equal(numbers(one.history), numbers(two.history), check_exact=True)
+    test = load_test(one.task.setup.config)
+    probabilities = [evaluate_on_test(training, test).probabilities for training in trainings]
+    assert torch.equal(*probabilities)
+
+
+class PowerCut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(
+    make_smoke_config, tmp_path, quick_costs, monkeypatch, name
+):
+    whole = train(start(make_smoke_config(**SMALL), name))
+    config = make_smoke_config(**SMALL, output_dir=str(tmp_path / "cut"))
+
+    def fail_in_epoch_2(line):
+        if "epoch  2/" in str(line):
+            raise PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(experiment, "print", fail_in_epoch_2, raising=False)
+        train(start(config, name))
+    continued = train(start(config, name))
+    pd.testing.assert_frame_equal(numbers(continued.history), numbers(whole.history), check_exact=True)
+    assert same(weights(continued), weights(whole))
+    assert continued.costs["operator_calls"] == whole.costs["operator_calls"]
+
+
+def test_another_config_starts_afresh(make_smoke_config, quick_costs, monkeypatch, capsys):
+    first = train(start(make_smoke_config(**SMALL), "cnn"))
+    capsys.readouterr()
+    other = train(start(make_smoke_config(**SMALL, seed=1), "cnn"))
+    said = capsys.readouterr().out
+    assert "starting afresh" in said and "trace of 2 steps" in said
+    assert other.history["epoch"].tolist() == [1, 2, 3]
+    assert other.history["train_loss"].tolist() != first.history["train_loss"].tolist()
+    state = json.loads((other.task.runs / "state" / "costs.json").read_text())
+    assert state["costs"] == other.costs
+
+
+def test_fresh_forgets_what_is_on_disk(make_smoke_config, quick_costs, capsys):
+    first = train(start(make_smoke_config(**SMALL), "cnn"))
+    capsys.readouterr()
+    again = train(start(make_smoke_config(**SMALL, fresh=True), "cnn"))
+    said = capsys.readouterr().out
+    assert "trace of 2 steps" in said and "epoch  1/3" in said and "continuing" not in said
+    pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
+
+
+# ---- the test set
+
+
+def test_training_never_opens_a_test_image(make_smoke_config, toy_folder, quick_costs):
+    for file in (toy_folder / "test").rglob("*.png"):
+        file.write_bytes(b"unreadable")
+    # Not `smoke`: that profile writes its toy images anew.
+    config = dataclasses.replace(make_smoke_config(**SMALL), profile="quick")
+    training = train(start(config, "cnn"))
+    assert len(training.history) == 3
+    with pytest.raises(Hw1Error, match="30 files cannot be read as images"):
+        load_test(config)

@@ -1,0 +1,142 @@
+"""Features are computed once; nothing but the very same images, weights and number format finds them again."""
+
+import pytest
+import torch
+
+from hw1_utils import features as features_module
+from hw1_utils.config import make_config
+from hw1_utils.features import extract
+from hw1_utils.models import load_encoder
+
+COUNT = 12
+IMAGES = torch.randint(0, 256, (COUNT, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def make_encoder(seed: int = 0, dtype: torch.dtype = torch.float32):
+    """timm's 0.3 M-parameter ViT with random weights; `passes` collects the batch sizes it was run on."""
+    encoder = load_encoder(make_config("smoke", encoder="test_vit", seed=seed), torch.device("cpu"), dtype)
+    passes = []
+    encoder.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    return encoder, passes
+
+
+def run(encoder, images, cache, batch_size=4):
+    return extract(encoder, images, batch_size, cache, say=lambda line: None)
+
+
+@pytest.fixture
+def chunks_of_five(monkeypatch):
+    monkeypatch.setattr(features_module, "CHUNK", 5)  # 12 images: 5 + 5 + 2
+
+
+def test_features_are_the_encoders_outputs_in_order(tmp_path):
+    encoder, passes = make_encoder()
+    features = run(encoder, IMAGES, tmp_path, batch_size=5)
+    assert passes == [5, 5, 2] and features.from_cache == 0
+    assert features.values.shape == (COUNT, encoder.features) and features.values.dtype == torch.float32
+    torch.testing.assert_close(
+        features.values, torch.cat([encoder(image[None]) for image in IMAGES]), rtol=0, atol=1e-4
+    )
+
+
+def test_the_second_time_they_come_from_disk_with_their_cost(tmp_path):
+    encoder, passes = make_encoder()
+    first = run(encoder, IMAGES, tmp_path)
+    passes.clear()
+    second = run(make_encoder()[0], IMAGES, tmp_path)
+    third = run(encoder, IMAGES, tmp_path, batch_size=3)
+    assert passes == [] and second.from_cache == third.from_cache == COUNT
+    assert torch.equal(first.values, second.values) and torch.equal(first.values, third.values)
+    assert first.seconds == second.seconds == third.seconds > 0
+
+
+def one_pixel(images):
+    images = images.clone()
+    images[7, 2, 31, 31] ^= 1
+    return images
+
+
+@pytest.mark.parametrize(
+    "change", [one_pixel, lambda images: images.flip(0), lambda images: images[:-1]], ids=["pixel", "order", "fewer"]
+)
+def test_other_images_are_not_these(tmp_path, change):
+    encoder, _ = make_encoder()
+    run(encoder, IMAGES, tmp_path)
+    assert run(encoder, change(IMAGES), tmp_path).from_cache == 0
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"dtype": torch.bfloat16}], ids=["weights", "dtype"])
+def test_another_encoder_is_not_this_one(tmp_path, other):
+    first = run(make_encoder()[0], IMAGES, tmp_path)
+    second = run(make_encoder(**other)[0], IMAGES, tmp_path)
+    assert second.from_cache == 0 and not torch.equal(first.values, second.values)
+
+
+@pytest.mark.parametrize("attribute", ["mean", "std", "interpolation", "input_size"])
+def test_other_preprocessing_is_not_this_one(attribute):
+    encoder, _ = make_encoder()
+    key = encoder.key()
+    other = {"mean": torch.zeros(3), "std": torch.ones(3), "interpolation": "bilinear", "input_size": (96, 96)}
+    setattr(encoder, attribute, other[attribute])
+    assert encoder.key() != key
+
+
+def test_chunks_change_nothing(tmp_path, chunks_of_five, monkeypatch):
+    encoder, passes = make_encoder()
+    in_chunks = run(encoder, IMAGES, tmp_path)
+    assert passes == [4, 1, 4, 1, 2]
+    monkeypatch.undo()
+    whole = run(encoder, IMAGES, tmp_path)
+    assert whole.from_cache == 0
+    torch.testing.assert_close(in_chunks.values, whole.values, rtol=0, atol=1e-4)
+
+
+def test_a_damaged_chunk_is_computed_again(tmp_path, chunks_of_five, capsys):
+    encoder, passes = make_encoder()
+    first = run(encoder, IMAGES, tmp_path)
+    smallest = min(tmp_path.iterdir(), key=lambda path: path.stat().st_size)  # the last two images
+    data = bytearray(smallest.read_bytes())
+    data[-1] ^= 1
+    smallest.write_bytes(data)
+    passes.clear()
+    second = run(encoder, IMAGES, tmp_path)
+    assert passes == [2] and second.from_cache == 10 and torch.equal(first.values, second.values)
+    assert f"{smallest.name} is damaged" in capsys.readouterr().out
+    assert run(encoder, IMAGES, tmp_path).from_cache == COUNT
+
+
+def test_an_interruption_keeps_the_finished_chunks(tmp_path, chunks_of_five):
+    encoder, passes = make_encoder()
+
+    def interrupt(module, args):
+        if len(passes) == 4:  # inside the second chunk's last batch
+            raise KeyboardInterrupt
+
+    hook = encoder.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(encoder, IMAGES, tmp_path)
+    hook.remove()
+    passes.clear()
+    features = run(encoder, IMAGES, tmp_path)
+    assert features.from_cache == 5 and passes == [4, 1, 2]
+    torch.testing.assert_close(features.values, encoder(IMAGES), rtol=0, atol=1e-4)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, capsys):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    encoder, _ = make_encoder()
+    features = run(encoder, IMAGES, tmp_path / "cache")
+    assert features.values.shape == (COUNT, encoder.features) and features.from_cache == 0
+    assert "Not cached, the run goes on" in capsys.readouterr().out
+
+
+def test_progress_says_which_split_how_far_and_whether_from_cache(tmp_path, chunks_of_five):
+    encoder, _ = make_encoder()
+    lines = []
+    extract(encoder, IMAGES[:10], 4, tmp_path, name="val", say=lines.append)
+    extract(encoder, IMAGES, 4, tmp_path, name="val", say=lines.append)
+    assert [line.split(" (")[0].strip() for line in lines] == [
+        *["features of val: 5 of 10", "features of val: 10 of 10"],
+        *[f"features of val: {n} of 12" for n in (5, 10, 12)],
+    ]
+    assert ["from cache" in line for line in lines] == [False, False, True, True, False]

