@@ -157,8 +157,9 @@ def test_preprocessing_is_timms_transform_without_the_crop(encoder):
     transform = timm.data.create_transform(**data, is_training=False)
     images = noise(2)
     expected = torch.stack([transform(to_pil_image(image)) for image in images])
-    one_level = 1 / 255 / encoder.std.min()
-    assert (encoder.preprocess(images) - expected).abs().max() <= one_level * 1.01
+    off = (encoder.preprocess(images) - expected).abs() * 255 * encoder.std.min()  # in grey levels
+    # Both round to uint8 after each of two passes, PIL in fixed point: on noise, a few pixels are two levels off.
+    assert off.max() <= 2.02 and off.mean() < 0.02
 
 
 @pytest.mark.parametrize(

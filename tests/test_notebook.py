@@ -114,7 +114,7 @@ def test_progress_table_and_places_are_printed(run):
 
 def test_html_report_stands_alone(run):
     page = (OUTPUTS / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 13 and "localhost" not in page
+    assert page.count("data:image/png;base64") >= 13 and "localhost" not in page
 
 
 def test_committed_notebook_is_small_and_has_the_colab_metadata():
