@@ -102,10 +102,12 @@ def train(task: Task) -> Training:
         shutil.rmtree(state, ignore_errors=True)
     key = _key(task)
     print(f"{task.title}: {task.epochs} epochs")
-    if not _finished(state / "costs.json", key):
+    operators = task.results / "operators.csv"
+    measured = operators.exists() and _finished(state / "costs.json", key)
+    if not measured:
         trace = trace_training(task)
         print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
-        with atomic(task.results / "operators.csv") as partial:
+        with atomic(operators) as partial:
             trace.operators.to_csv(partial, index=False, float_format="%.6g")
     tracker = Tracker(task.runs / "logs")
     extraction = 0.0
@@ -124,7 +126,7 @@ def train(task: Task) -> Training:
         say=print,
         **recipe,
     )
-    if not _finished(state / "costs.json", key):
+    if not measured:
         print("  measuring speed and memory")
         seconds = history[-1]["elapsed_seconds"]
         costs = {
@@ -143,7 +145,7 @@ def train(task: Task) -> Training:
         task=task,
         model=judged,
         history=pd.DataFrame(history),
-        operators=pd.read_csv(task.results / "operators.csv"),
+        operators=pd.read_csv(operators),
         costs=json.loads((state / "costs.json").read_text())["costs"],
         evaluations={s.name: evaluate(judged, task.eval_batches(s), task.precision) for s in (setup.train, setup.val)},
     )

@@ -169,7 +169,7 @@ def find_weights(config: Config) -> Weights:
             config.encoder, f"model hub, {hub_id}", lambda: _create_from(config.encoder, path), sha256_file(path)
         )
     if hub_reachable():
-        return Weights(config.encoder, f"model hub, {hub_id}", lambda: _create(config.encoder, pretrained=True), None)
+        return Weights(config.encoder, f"model hub, {hub_id}", lambda: _create_from_hub(config.encoder), None)
     return _stand_in(config.encoder)
 
 
@@ -190,6 +190,14 @@ def hub_reachable() -> bool:
 
 def _create(name: str, **kwargs: object) -> nn.Module:
     return timm.create_model(name, num_classes=0, **kwargs)  # num_classes=0: stop at the head's input
+
+
+def _create_from_hub(name: str) -> nn.Module:
+    try:
+        return _create(name, pretrained=True)
+    except Exception as error:  # no such weights, a broken download: timm and the hub each raise their own kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Hw1Error(f"No weights for {name} from the model hub ({reason}): set HW1_WEIGHTS to a file.") from error
 
 
 def _create_from(name: str, path: Path) -> nn.Module:

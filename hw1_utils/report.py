@@ -208,7 +208,7 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
         + f". Of the probe's {probe_cost['total_training_seconds']:.0f} s, {share:.0%} are feature extraction.",
         "",
         f"**Conclusion.** {verdict}. The probe trains {_times(seconds)} the CNN and predicts "
-        f"{speed:,.0f} times slower ({probe_cost['inference_images_per_second']:,.0f} against "
+        f"{_slower(speed)} ({probe_cost['inference_images_per_second']:,.0f} against "
         f"{cnn_cost['inference_images_per_second']:,.0f} images/s). {_advice(significant, gap)}",
     ]
     return "\n".join(lines) + "\n"
@@ -223,11 +223,15 @@ def _times(ratio: float) -> str:
     return f"{ratio:.1f} times as long as" if ratio >= 1 else f"{1 / ratio:.1f} times less long than"
 
 
+def _slower(ratio: float) -> str:
+    return f"{ratio:,.0f} times slower" if ratio >= 1 else f"{1 / ratio:,.1f} times faster"
+
+
 def _advice(significant: bool, gap: float) -> str:
     if not significant:
         return "As long as no difference can be shown, take the cheaper one: the CNN."
     if gap < 0:
-        return "On this data the CNN is both better and cheaper: take it."
+        return "On this data the CNN is the better one: take it."
     return (
         "Where accuracy counts and a prediction may cost that much, take the probe; where predictions must be cheap "
         "or the device small, take the CNN."

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -198,6 +199,16 @@ def test_fresh_forgets_what_is_on_disk(make_smoke_config, quick_costs, capsys):
     said = capsys.readouterr().out
     assert "trace of 2 steps" in said and "epoch  1/3" in said and "continuing" not in said
     pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
+
+
+def test_results_that_were_deleted_are_measured_again_without_training(make_smoke_config, quick_costs, capsys):
+    first = train(start(make_smoke_config(**SMALL), "cnn"))
+    shutil.rmtree(first.task.setup.config.results_path)
+    capsys.readouterr()
+    again = train(start(make_smoke_config(**SMALL), "cnn"))
+    assert "continuing after epoch 3" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(again.history, first.history)
+    assert again.operators["operator"].tolist() and (again.task.results / "operators.csv").is_file()
 
 
 # ---- the test set

@@ -71,7 +71,13 @@ def right(total, start, stop):
 CASES = {
     # CNN right, probe right, p, what must be said, what must not
     "probe better": (right(200, 0, 120), right(200, 0, 180), "p < 0.001", "take the probe", "within the noise"),
-    "cnn better": (right(200, 0, 180), right(200, 0, 170), "p = 0.002", "both better and cheaper", "within the noise"),
+    "cnn better": (
+        right(200, 0, 180),
+        right(200, 0, 170),
+        "p = 0.002",
+        "the CNN is the better one",
+        "within the noise",
+    ),
     "within noise": (right(200, 0, 180), right(200, 5, 182), "p = 0.453", "cheaper one: the CNN", "is better than"),
     "equal": (right(200, 0, 180), right(200, 0, 180), "p = 1.000", "cheaper one: the CNN", "is better than"),
 }

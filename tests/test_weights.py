@@ -132,6 +132,15 @@ def test_a_hub_that_answers_is_the_next_source(monkeypatch):
     assert weights.source == "model hub, timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
+def test_a_hub_that_has_no_such_weights_is_named(monkeypatch):
+    def fail(name, **kwargs):
+        raise RuntimeError("404 Not Found\nmany more lines")
+
+    monkeypatch.setattr(models, "hub_reachable", lambda: True)
+    monkeypatch.setattr(models, "_create", fail)
+    assert refusal(TINY) == f"No weights for {TINY} from the model hub (404 Not Found): set HW1_WEIGHTS to a file."
+
+
 @pytest.fixture
 def unreachable(monkeypatch):
     monkeypatch.setattr(models, "hub_reachable", lambda: False)
