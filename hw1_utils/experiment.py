@@ -23,7 +23,7 @@ from . import cifar10, profiling
 from .checkpoint import Checkpoint
 from .config import Config
 from .data import Split, batches, check_folder, load_train_val, make_toy_folder, pixel_statistics
-from .files import Hw1Error, atomic, sha256_tensors, write_json
+from .files import Hw1Error, sha256_tensors, write_csv, write_json
 from .runtime import choose_precision, environment, find_device, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task
 from .tracking import Tracker
@@ -107,8 +107,7 @@ def train(task: Task) -> Training:
     if not measured:
         trace = trace_training(task)
         print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
-        with atomic(operators) as partial:
-            trace.operators.to_csv(partial, index=False, float_format="%.6g")
+        write_csv(operators, trace.operators)
     tracker = Tracker(task.runs / "logs")
     extraction = 0.0
     if task.kind == "probe":

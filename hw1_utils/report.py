@@ -9,7 +9,7 @@ import pandas as pd
 from . import figures, metrics
 from .data import Split
 from .experiment import Training, evaluate_on_test
-from .files import atomic, write_json
+from .files import atomic, write_csv, write_json
 from .runtime import peak_rss_mb
 from .tasks import Setup, Task
 from .training import Evaluation
@@ -111,9 +111,9 @@ def write_model(result: Result, test: Split) -> None:
         }
     )
     probabilities = pd.DataFrame(result.test.probabilities.numpy(), columns=[f"p_{name}" for name in result.classes])
-    write_csv(pd.concat([predictions, probabilities], axis=1), folder / "predictions.csv", "%.4f")
-    write_csv(result.training.history, folder / "history.csv")
-    write_csv(result.per_class().rename_axis("class").reset_index(), folder / "per_class.csv")
+    write_csv(folder / "predictions.csv", pd.concat([predictions, probabilities], axis=1), "%.4f")
+    write_csv(folder / "history.csv", result.training.history)
+    write_csv(folder / "per_class.csv", result.per_class().rename_axis("class").reset_index())
 
 
 def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -130,8 +130,8 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     costs = pd.DataFrame(
         [{"model": r.task.title, **r.task.details, **r.training.costs, **stamp(setup)} for r in results]
     )
-    write_csv(quality, folder / "model_metrics_comparison.csv")
-    write_csv(costs, folder / "model_profile_comparison.csv")
+    write_csv(folder / "model_metrics_comparison.csv", quality)
+    write_csv(folder / "model_profile_comparison.csv", costs)
     names = [result.task.name for result in results]
     titles = [result.task.title for result in results]
     histories = {title: result.training.history for title, result in zip(titles, results, strict=True)}
@@ -145,12 +145,6 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     with atomic(folder / "conclusion.md") as partial:
         partial.write_text(conclusion(results, quality, costs), encoding="utf-8")
     return quality, costs
-
-
-def write_csv(table: pd.DataFrame, path: Path, float_format: str = "%.6g") -> None:
-    """Write a table atomically."""
-    with atomic(path) as partial:
-        table.to_csv(partial, index=False, float_format=float_format)
 
 
 def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Data: any ImageFolder in, exact pixels and disjoint stratified splits out, mistakes named."""
+"""Data: any ImageFolder in, exact pixels and disjoint stratified splits out. Refusals: test_folders.py."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from hw1_utils import data
-from hw1_utils.data import batches, check_folder, epoch_seed, load_test, load_train_val, pixel_statistics
-from hw1_utils.files import Hw1Error
+from hw1_utils.data import batches, epoch_seed, load_test, load_train_val, pixel_statistics
 
 
 def refuse(*args, **kwargs):
@@ -74,60 +73,6 @@ def test_damaged_cache_is_made_anew(make_smoke_config, capsys):
     (cache,) = config.cache_path.iterdir()
     cache.write_bytes(cache.read_bytes()[:-10])
     assert torch.equal(load_test(config).images, first.images) and "is damaged" in capsys.readouterr().out
-
-
-def spoil_missing(folder):
-    (folder / "test").rename(folder / "elsewhere")
-
-
-def spoil_empty(folder):
-    for file in (folder / "train" / "colour_1").iterdir():
-        file.unlink()
-
-
-def spoil_classes(folder):
-    (folder / "test" / "colour_2").rename(folder / "test" / "teal")
-
-
-def spoil_no_classes(folder):
-    for part in (folder / "train").iterdir():
-        for file in part.iterdir():
-            file.unlink()
-        part.rmdir()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (spoil_missing, r"There is no folder test/ in .*: the data must lie as train/<class>/<image>"),
-        (spoil_empty, r"train has no class folders with images: Found no valid file for the classes colour_1"),
-        (spoil_classes, r"must have the same classes; only one of them has: colour_2, teal\."),
-        (spoil_no_classes, r"train has no class folders with images"),
-    ],
-)
-def test_unusable_folders_are_named(make_smoke_config, toy_folder, spoil, sentence):
-    spoil(toy_folder)
-    with pytest.raises(Hw1Error, match=sentence):
-        check_folder(make_smoke_config())
-
-
-def test_one_class_is_not_enough(make_smoke_config, tmp_path):
-    data.make_toy_folder(tmp_path / "one", classes=1)
-    with pytest.raises(Hw1Error, match="one/train has one class only: a classifier needs at least two"):
-        check_folder(make_smoke_config(data_dir=str(tmp_path / "one")))
-
-
-def test_too_few_images(make_smoke_config, tmp_path):
-    data.make_toy_folder(tmp_path / "few", train=1)
-    with pytest.raises(Hw1Error, match="3 images in 3 classes cannot be split"):
-        load_train_val(make_smoke_config(data_dir=str(tmp_path / "few")))
-
-
-def test_unreadable_files_are_listed(make_smoke_config, toy_folder):
-    (toy_folder / "test" / "colour_0" / "00003.png").write_bytes(b"not a picture")
-    (toy_folder / "test" / "colour_1" / "00004.png").write_bytes(b"")
-    with pytest.raises(Hw1Error, match=r"^2 files cannot be read as images: test/colour_0/00003.png, test/colour_1/0"):
-        load_test(make_smoke_config())
 
 
 def test_batches_hold_every_row_once_in_an_order_set_by_the_seed():

@@ -31,7 +31,10 @@ def test_class_folder_without_images(make_smoke_config, toy_folder):
     for path in (toy_folder / "train" / "colour_1").iterdir():
         path.unlink()
     sentence = refusal(check_folder, make_smoke_config())
-    assert sentence.startswith(f"{toy_folder}/train has no class folders with images: ") and "colour_1" in sentence
+    assert (
+        sentence.startswith(f"{toy_folder}/train has no class folders with images: ")
+        and "Found no valid file for the classes colour_1" in sentence
+    )
 
 
 def test_no_class_folders(make_smoke_config, toy_folder):
