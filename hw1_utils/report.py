@@ -8,7 +8,7 @@ import pandas as pd
 
 from . import figures, metrics
 from .data import Split
-from .experiment import Training, evaluate_on_test
+from .experiment import Training, evaluate_both_ways, evaluate_on_test
 from .files import atomic, write_csv, write_json
 from .runtime import peak_rss_mb
 from .tasks import Setup, Task
@@ -67,6 +67,11 @@ def stamp(setup: Setup) -> dict:
     }
 
 
+def spent_before(training: Training) -> float:
+    """Seconds before the first epoch: computing features, training the teacher."""
+    return training.costs["extraction_seconds"] + training.costs["teacher_seconds"]
+
+
 def metrics_row(result: Result) -> dict:
     """One row of model_metrics_comparison.csv."""
     training, task = result.training, result.task
@@ -87,7 +92,7 @@ def metrics_row(result: Result) -> dict:
         "generalisation_gap": train.accuracy - quality["accuracy"],
         "epochs": len(history),
         "epochs_to_converge": epoch,
-        "seconds_to_converge": train_seconds + training.costs["extraction_seconds"],
+        "seconds_to_converge": train_seconds + spent_before(training),
         "train_images": len(train.labels),
         "val_images": len(val.labels),
         "test_images": len(result.test.labels),
@@ -136,8 +141,8 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     titles = [result.task.title for result in results]
     histories = {title: result.training.history for title, result in zip(titles, results, strict=True)}
     operators = {title: result.training.operators for title, result in zip(titles, results, strict=True)}
-    extraction = [result.training.costs["extraction_seconds"] for result in results]
-    figures.save(figures.comparison(histories, names, extraction), folder / "convergence.png")
+    before = [spent_before(result.training) for result in results]
+    figures.save(figures.comparison(histories, names, before), folder / "convergence.png")
     figures.save(figures.operator_shares(operators), folder / "operators.png")
     figures.save(figures.quality_and_cost(quality, costs, names), folder / "quality_and_cost.png")
     write_json(folder / "config.json", setup.config.shown())
@@ -150,11 +155,12 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
 def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:
     """The assignment's discussion as Markdown: convergence, generalisation, performance, bottlenecks, conclusion.
 
-    Compares the first result (the headline CNN) with the last one (the probe).
+    Compares the first CNN (the headline) with the first probe (the plain one).
     """
-    cnn, probe = quality.iloc[0], quality.iloc[-1]
-    cnn_cost, probe_cost = costs.iloc[0], costs.iloc[-1]
-    only_cnn, only_probe, p = metrics.mcnemar(results[0].correct, results[-1].correct)
+    pair = [next(i for i, r in enumerate(results) if r.task.kind == kind) for kind in ("cnn", "probe")]
+    cnn, probe = (quality.iloc[i] for i in pair)
+    cnn_cost, probe_cost = (costs.iloc[i] for i in pair)
+    only_cnn, only_probe, p = metrics.mcnemar(*(results[i].correct for i in pair))
     gap = probe["test_accuracy"] - cnn["test_accuracy"]
     total = int(cnn["test_images"])
     significant = p < 0.05
@@ -166,7 +172,7 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
     )
     macs = probe_cost["macs"] / cnn_cost["macs"]
     calls = probe_cost["operator_calls_per_step"] / cnn_cost["operator_calls_per_step"]
-    top = {r.task.title: r.training.operators.iloc[0] for r in (results[0], results[-1])}
+    top = {r.task.title: r.training.operators.iloc[0] for r in (results[i] for i in pair)}
     share = probe_cost["extraction_seconds"] / probe_cost["total_training_seconds"]
     seconds = probe_cost["total_training_seconds"] / cnn_cost["total_training_seconds"]
     speed = cnn_cost["inference_images_per_second"] / probe_cost["inference_images_per_second"]
@@ -178,7 +184,13 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
         + " ".join(
             f"{row['model']} comes within a point of its best validation accuracy after {row['epochs_to_converge']} of "
             f"{row['epochs']} epochs, {row['seconds_to_converge']:.0f} s"
-            + (" (feature extraction included)." if row["encoder"] else ".")
+            + (
+                " (features included)."
+                if row["encoder"]
+                else " (teacher included)."
+                if row["recipe"] == "taught"
+                else "."
+            )
             for _, row in quality.iterrows()
         ),
         "",
@@ -203,9 +215,41 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
         "",
         f"**Conclusion.** {verdict}. The probe trains {_times(seconds)} the CNN and predicts "
         f"{_slower(speed)} ({probe_cost['inference_images_per_second']:,.0f} against "
-        f"{cnn_cost['inference_images_per_second']:,.0f} images/s). {_advice(significant, gap)}",
+        f"{cnn_cost['inference_images_per_second']:,.0f} images/s). "
+        + _advice(significant, gap)
+        + _dilemma(quality, cnn),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _spent(row: pd.Series) -> str:
+    return "feature extraction" if row["encoder"] else "teacher" if row["recipe"] == "taught" else ""
+
+
+def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
+    """What the CNN taught by the probe has to say to the choice between the two."""
+    taught = quality[quality["recipe"] == "taught"]
+    if taught.empty:
+        return ""
+    gain = (taught.iloc[0]["test_accuracy"] - cnn["test_accuracy"]) * 100
+    said = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than"
+    return (
+        f" Between the two stands the CNN that the probe has taught: {_with_interval(taught.iloc[0])}, {said} the CNN "
+        "without a teacher, at the same price per prediction."
+    )
+
+
+def write_flips(results: list[Result], test: Split) -> pd.DataFrame:
+    """Write flip_averaging.csv: what a CNN gains by averaging over an image and its mirror image. Never a headline."""
+    rows = []
+    for result in (r for r in results if r.task.kind == "cnn"):
+        both = evaluate_both_ways(result.training, test)
+        for passes, evaluation in ((1, result.test), (2, both)):
+            quality = metrics.summary(evaluation.labels.numpy(), evaluation.probabilities.numpy())
+            rows.append({"model": result.task.title, "passes_per_image": passes} | quality)
+    table = pd.DataFrame(rows)
+    write_csv(results[0].task.setup.config.results_path / "flip_averaging.csv", table)
+    return table
 
 
 def _with_interval(row: pd.Series) -> str:

@@ -1,10 +1,11 @@
 """What is trained: the CNN under a recipe, the probe on an encoder. Each Task tells the loop all it must know."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from timm.optim import Muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -12,7 +13,7 @@ from .augment import make_transform
 from .config import RECIPES, Config
 from .data import Split, batches, epoch_seed
 from .features import Features, extract
-from .models import CNN, FrozenEncoder, Probe, load_encoder
+from .models import CNN, FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder
 from .runtime import Precision
 from .training import Batches, trainable
 
@@ -43,6 +44,7 @@ class Task:
     name: str  # folder in runs/ and results/
     title: str  # in tables and figures
     kind: str  # cnn or probe
+    variant: str  # recipe of a CNN, pooling of a probe
     details: dict  # columns that say exactly which model this is
     model: nn.Module  # what is trained
     full_model: nn.Module  # raw images or their `look` to logits: what is traced and timed
@@ -50,10 +52,13 @@ class Task:
     epochs: int
     batch_size: int
     label_smoothing = 0.0
+    teacher_seconds = 0.0  # spent on training another model first, to learn from it
+    targets: Tensor  # of the training images: int64 N, or float32 N×K where they are probabilities
     sanity_lr: float
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+        self.targets = setup.train.labels
         torch.manual_seed(setup.config.seed)  # initial weights
 
     @property
@@ -97,19 +102,24 @@ class Task:
 
 
 class CNNTask(Task):
-    """The documented CNN under one of the recipes."""
+    """The documented CNN under one of the recipes; recipe `taught` learns from `teacher` as well as from the labels."""
 
     kind = "cnn"
     sanity_lr = 3e-3
 
-    def __init__(self, setup: Setup, recipe: str) -> None:
+    def __init__(self, setup: Setup, recipe: str, teacher: Tensor | None = None) -> None:
+        """`teacher`: another model's probabilities for the training images without augmentation, float32 N×K."""
         super().__init__(setup)
         config = setup.config
+        self.variant = recipe
         self.name = "cnn" if recipe == config.cnn_recipe else f"cnn_{recipe}"
         self.title = f"CNN, {recipe} recipe"
         self.details = {"recipe": recipe, "encoder": "", "weights": "from scratch", "weights_sha256": ""}
         self.settings = RECIPES[recipe]
-        self.epochs = config.assignment_epochs if recipe == "assignment" else config.cnn_epochs
+        self.epochs = config.short_epochs if recipe in ("assignment", "short") else config.cnn_epochs
+        if teacher is not None:
+            labels = nn.functional.one_hot(self.targets, len(setup.classes)).float()
+            self.targets = labels.lerp(teacher.to(setup.device), self.settings.teacher_weight)
         self.batch_size = config.cnn_batch_size
         self.label_smoothing = self.settings.label_smoothing
         self.precision = setup.precision
@@ -124,7 +134,7 @@ class CNNTask(Task):
         transform = make_transform(self.settings.augmentation, setup.mean, setup.std, generator)
         return batches(
             setup.train.images,
-            setup.train.labels,
+            self.targets,
             self.batch_size,
             transform=transform,
             shuffle_seed=self._order(epoch),
@@ -132,14 +142,9 @@ class CNNTask(Task):
 
     def recipe(self, model: nn.Module) -> dict:
         r = self.settings
-        if r.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                model.parameters(),
-                lr=r.lr * self.batch_size / 256,
-                momentum=0.9,
-                nesterov=True,
-                weight_decay=r.weight_decay,
-            )
+        if r.optimizer == "muon":
+            # Jordan et al. 2024. timm's: kernels flattened to matrices, AdamW at the same rate for the biases.
+            optimizer = Muon(model.parameters(), lr=r.lr, weight_decay=r.weight_decay, momentum=0.95, nesterov=True)
         else:
             optimizer = torch.optim.AdamW(model.parameters(), lr=r.lr, weight_decay=r.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(self.steps())) if r.one_cycle else None
@@ -159,14 +164,16 @@ class ProbeTask(Task):
     sanity_lr = 3e-2
     precision = Precision("fp32")  # the head is a sliver of the cost and all of what is trained
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, pooling: str = "cls", encoder: FrozenEncoder | None = None) -> None:
+        """`pooling`: cls or layers, see `models.Probe`. `encoder`: one that is loaded already; None: the configured."""
         super().__init__(setup)
         config = setup.config
-        self.encoder: FrozenEncoder = load_encoder(config, setup.device, setup.precision.dtype)
-        self.name = self.encoder.folder
-        self.title = f"linear probe on {self.encoder.label}"
+        self.encoder = encoder or load_encoder(config, setup.device, setup.precision.dtype)
+        self.variant = pooling
+        self.name = self.encoder.folder if pooling == "cls" else f"{self.encoder.folder}_{pooling}"
+        self.title = f"linear probe on {self.encoder.label}" + (", all pooled layers" if pooling == "layers" else "")
         self.details = {
-            "recipe": "AdamW, CosineAnnealingLR",
+            "recipe": f"{pooling}, AdamW, CosineAnnealingLR",
             "encoder": self.encoder.name,
             "weights": self.encoder.source,
             "weights_sha256": self.encoder.weights_sha256,
@@ -174,7 +181,7 @@ class ProbeTask(Task):
         self.epochs = config.probe_epochs
         self.batch_size = config.probe_batch_size
         torch.manual_seed(config.seed)
-        self.full_model = Probe(self.encoder, len(setup.classes)).to(setup.device)
+        self.full_model = Probe(self.encoder, len(setup.classes), pooling).to(setup.device)
         self.model = self.full_model.head
         self._features: dict[str, Features] = {}
 
@@ -182,12 +189,14 @@ class ProbeTask(Task):
         return images  # resizing and normalisation are the encoder's own
 
     def features(self, split: Split) -> Features:
-        """The split's features, computed at the first call."""
+        """The columns of the split's features that the head takes, computed at the first call."""
         if split.name not in self._features:
             config = self.setup.config
-            self._features[split.name] = extract(
-                self.encoder, split.images, config.extract_batch_size, config.cache_path, name=split.name
-            )
+            whole = extract(self.encoder, split.images, config.extract_batch_size, config.cache_path, name=split.name)
+            values = whole.values[:, : self.model.in_features].contiguous()
+            self._features[split.name] = replace(whole, values=values)
+            if split.name == "train" and isinstance(self.model, StandardizedLinear):
+                self.model.measure(values)
         return self._features[split.name]
 
     def image_batches(self, epoch: int) -> Batches:
@@ -202,7 +211,7 @@ class ProbeTask(Task):
         return batches(self.features(split).values, split.labels, EVAL_BATCH)
 
     def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
-        return nn.Sequential(self.encoder.backbone, self.model), self.encoder.preprocess(image)
+        return Preprocessed(self.full_model), self.encoder.preprocess(image)
 
     def recipe(self, model: nn.Module) -> dict:
         config = self.setup.config

@@ -15,7 +15,7 @@ from .files import Hw1Error
 from .runtime import Precision, now
 from .tracking import Tracker
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # (inputs, labels int64 B), on the device
+Batches = Iterable[tuple[Tensor, Tensor]]  # (inputs, targets), on the device; targets: int64 B, or probabilities B×K
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ def fit(
         say: gets a line per epoch.
 
     Returns:
-        One row per epoch: epoch, train_loss and train_accuracy (running, on augmented data), val_loss,
-        val_accuracy, lr (at its end), seconds (of training alone), elapsed_seconds (their sum so far).
+        One row per epoch: epoch, train_loss and train_accuracy (running, on augmented data; where targets are
+        probabilities, the most probable class counts as the right one), val_loss, val_accuracy, lr (at its end),
+        seconds (of training alone), elapsed_seconds (their sum so far).
 
     Raises:
         Hw1Error: the loss is no longer a finite number.
@@ -98,10 +99,10 @@ def fit(
         model.train()
         loss_sum = correct = seen = 0
         started = now(device)
-        for inputs, labels in train_batches(epoch):
+        for inputs, targets in train_batches(epoch):
             with precision.autocast(device):
                 logits = model(inputs)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+            loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -111,6 +112,7 @@ def fit(
             if ema:
                 ema.update_parameters(model)
             # Sums stay on the device: reading them here would make the CPU wait for the GPU in every step.
+            labels = targets if targets.ndim == 1 else targets.argmax(1)
             loss_sum += loss.detach() * len(labels)
             correct += (logits.detach().argmax(1) == labels).sum()
             seen += len(labels)

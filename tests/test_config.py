@@ -40,7 +40,7 @@ def test_unknown_field_like_no_other_gets_the_list():
         ("train_size", True, "Config.train_size must be int | None, not True (bool)."),
         ("device", "gpu", "Config.device must be one of auto, cpu, cuda, not 'gpu'."),
         ("precision", "fp8", "Config.precision must be one of auto, bf16, fp16, fp32, not 'fp8'."),
-        ("cnn_recipe", "best", "Config.cnn_recipe must be one of assignment, tuned, not 'best'."),
+        ("cnn_recipe", "best", "Config.cnn_recipe must be one of assignment, tuned, short, not 'best'."),
         ("seed", -1, "Config.seed must be at least 0, not -1."),
         ("image_size", 7, "Config.image_size must be at least 8, not 7."),
         ("val_size", 1, "Config.val_size must be at least 2, not 1."),

@@ -33,7 +33,7 @@ def test_features_are_the_encoders_outputs_in_order(tmp_path):
     encoder, passes = make_encoder()
     features = run(encoder, IMAGES, tmp_path, batch_size=5)
     assert passes == [5, 5, 2] and features.from_cache == 0
-    assert features.values.shape == (COUNT, encoder.features) and features.values.dtype == torch.float32
+    assert features.values.shape == (COUNT, encoder.columns) and features.values.dtype == torch.float32
     torch.testing.assert_close(
         features.values, torch.cat([encoder(image[None]) for image in IMAGES]), rtol=0, atol=1e-4
     )
@@ -126,7 +126,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, capsys):
     (tmp_path / "cache").write_text("a file where the folder should be")
     encoder, _ = make_encoder()
     features = run(encoder, IMAGES, tmp_path / "cache")
-    assert features.values.shape == (COUNT, encoder.features) and features.from_cache == 0
+    assert features.values.shape == (COUNT, encoder.columns) and features.from_cache == 0
     assert "Not cached, the run goes on" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from hw1_utils.config import make_config
 from hw1_utils.files import Hw1Error
-from hw1_utils.models import CNN, FrozenEncoder, Probe, load_encoder
+from hw1_utils.models import CNN, FrozenEncoder, Probe, StandardizedLinear, load_encoder
 
 CPU = torch.device("cpu")
 
@@ -92,7 +92,8 @@ def test_nothing_in_the_encoder_is_trainable_or_in_train_mode(encoder):
 def test_features_have_the_heads_input_width(encoder):
     width = {"vit_tiny_patch16_224": 192, "tf_efficientnet_lite0": 1280}[encoder.name]
     features = encoder(noise(2))
-    assert features.shape == (2, width) and encoder.features == width
+    assert encoder.features == width and features.shape == (2, encoder.columns)
+    assert encoder.columns == {"vit_tiny_patch16_224": 192 * (2 + 2 * 4)}.get(encoder.name, width)
     assert features.dtype == torch.float32 and not features.requires_grad
     assert torch.equal(features, encoder(noise(2)))
 
@@ -102,7 +103,30 @@ def test_a_vits_features_are_its_class_token(tiny):
     with torch.inference_mode():
         tokens = tiny.backbone.forward_features(tiny.preprocess(images))
     assert tokens.shape[:2] == (2, 1 + 10 * 10)  # 160 px in patches of 16, and the class token
-    torch.testing.assert_close(tiny(images), tokens[:, 0])
+    torch.testing.assert_close(tiny(images)[:, :64], tokens[:, 0])
+
+
+def test_the_further_columns_are_patch_means_and_the_last_blocks_tokens(tiny):
+    images, outputs = noise(2), []
+    hooks = [block.register_forward_hook(lambda *args: outputs.append(args[-1])) for block in tiny.backbone.blocks[-4:]]
+    with torch.inference_mode():
+        tokens = tiny.backbone.forward_features(tiny.preprocess(images))
+    for hook in hooks:
+        hook.remove()
+    expected = [tokens[:, 1:].mean(1)]
+    for block in outputs:
+        expected += [block[:, 0], block[:, 1:].mean(1)]
+    torch.testing.assert_close(tiny(images)[:, 64:], torch.cat(expected, 1))
+
+
+def test_a_standardised_head_is_one_linear_map_of_the_raw_features():
+    features = 5 + 3 * torch.randn(50, 4)
+    head = StandardizedLinear(4, 3)
+    head.measure(features)
+    expected = F.linear((features - features.mean(0)) / features.std(0), head.weight, head.bias)
+    torch.testing.assert_close(head(features), expected)
+    zero = head(torch.zeros(1, 4))
+    torch.testing.assert_close(head(features[:1] + features[1:2]) + zero, head(features[:1]) + head(features[1:2]))
 
 
 def test_number_format_of_the_encoder_is_not_that_of_its_features(tiny):
@@ -115,7 +139,7 @@ def test_number_format_of_the_encoder_is_not_that_of_its_features(tiny):
 
 def test_probe_is_the_head_on_the_features(tiny):
     probe = Probe(tiny, 5)
-    expected = probe.head(tiny(noise(2)).clone())
+    expected = probe.head(tiny(noise(2))[:, :64].clone())
     torch.testing.assert_close(probe(noise(2)), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert probe(noise(2)).dtype == torch.float32

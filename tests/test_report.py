@@ -22,7 +22,7 @@ CLASSES = ["cat", "dog", "owl"]
 SHA = "0123456789abcdef" * 4
 CNN = {"recipe": "tuned", "encoder": "", "weights": "from scratch", "weights_sha256": ""}
 PROBE = {"recipe": "AdamW", "encoder": "test_vit", "weights": "random weights", "weights_sha256": SHA}
-ONE_COST = {"parameters": 10, "macs": 1e6, "macs_thop": 1e6, "operator_calls_per_step": 100.0}
+ONE_COST = {"teacher_seconds": 0.0, "parameters": 10, "macs": 1e6, "macs_thop": 1e6, "operator_calls_per_step": 100.0}
 
 
 def evaluation(right):
@@ -41,7 +41,8 @@ def make_result(config, name, title, details, right, **costs):
         environment=environment(torch.device("cpu"), Precision("fp32")),
     )
     results = config.results_path / name
-    task = SimpleNamespace(name=name, title=title, details=details, setup=setup, results=results)
+    kind = "probe" if details["encoder"] else "cnn"
+    task = SimpleNamespace(name=name, title=title, details=details, setup=setup, results=results, kind=kind)
     columns = {"train_loss": [2.0, 1.0], "train_accuracy": [0.4, 0.6], "val_loss": [1.5, 1.2], "lr": [0.1, 0.0]}
     history = pd.DataFrame({"epoch": [1, 2], "val_accuracy": [0.5, 0.7], **columns, "seconds": 3.0})
     history["elapsed_seconds"] = [3.0, 6.0]
