@@ -104,7 +104,7 @@ class Config:
     extract_batch_size: int = 64  # images per pass through the frozen encoder
     probe_epochs: int = 30
     probe_batch_size: int = 64
-    probe_lr: float = 3e-3  # AdamW, brought to zero by CosineAnnealingLR
+    probe_lr: float = 3e-3  # AdamW, for pooling cls, brought to zero by CosineAnnealingLR
     probe_weight_decay: float = 1e-4
 
     profile_steps: int = 50  # steps in the profiler trace

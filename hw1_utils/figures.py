@@ -1,5 +1,6 @@
 """The pictures: one function each, a matplotlib figure out. Colours are Okabe and Ito's, safe for the colour-blind."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ PARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E
 def colour(name: str) -> str:
     """Colour of the experiment with this folder name."""
     return MODEL_COLOURS.get(name, LAYERS_COLOUR if name.endswith("_layers") else PROBE_COLOUR)
+
+
+def wrapped(titles: list[str]) -> list[str]:
+    """Titles of models in two or three lines, so that they leave room for the figure."""
+    return ["\n".join(textwrap.wrap(title, 30)) for title in titles]
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -100,18 +106,12 @@ def operator_shares(tables: dict[str, pd.DataFrame], top: int = 7) -> Figure:
             axis.barh(row, shares[operator], left=left, color=shade, label=operator if row == 0 else None)
             left += shares[operator]
         axis.barh(row, 1 - left, left=left, color="0.85", label="all others" if row == 0 else None)
-    axis.set_yticks(range(len(tables)), list(tables))
+    axis.set_yticks(range(len(tables)), wrapped(list(tables)))
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_xlabel("share of self time over the traced steps")
-    axis.legend(
-        ncols=3,
-        fontsize=8,
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.4, -0.22 if len(tables) > 1 else -0.45),
-    )
-    figure.tight_layout()
+    figure.legend(ncols=3, fontsize=8, frameon=False, loc="lower center")
+    figure.tight_layout(rect=(0, 0.7 / figure.get_figheight(), 1, 1))
     return figure
 
 
@@ -144,15 +144,15 @@ def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str
 
     Points, not bars: a bar's length means nothing on an axis without a zero.
     """
-    figure = Figure(figsize=(14, 0.5 * len(names) + 1.6))
+    figure = Figure(figsize=(14, 0.65 * len(names) + 1.6))
     axes = figure.subplots(1, 4, sharey=True)
     accuracy = metrics["test_accuracy"]
     errors = [accuracy - metrics["test_accuracy_low"], metrics["test_accuracy_high"] - accuracy]
     columns = {
-        "test accuracy (95 % interval)": (accuracy, errors, "{:.1%}"),
-        "multiply-adds per image, millions": (costs["macs"] / 1e6, None, "{:,.1f}"),
-        "inference, images/s": (costs["inference_images_per_second"], None, "{:,.0f}"),
-        "seconds to train, features included": (costs["total_training_seconds"], None, "{:,.0f}"),
+        "test accuracy\n(95 % interval)": (accuracy, errors, "{:.1%}"),
+        "multiply-adds per image,\nmillions": (costs["macs"] / 1e6, None, "{:,.1f}"),
+        "inference,\nimages/s": (costs["inference_images_per_second"], None, "{:,.0f}"),
+        "seconds to train, features\nand teacher included": (costs["total_training_seconds"], None, "{:,.0f}"),
     }
     for axis, (label, (values, spread, text)) in zip(axes, columns.items(), strict=True):
         for row, name in enumerate(names):
@@ -174,7 +174,7 @@ def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str
             axis.set_xlim(0, 1.05)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
-    axes[0].set_yticks(range(len(names)), metrics["model"])
+    axes[0].set_yticks(range(len(names)), wrapped(metrics["model"]))
     axes[0].set_ylim(len(names) - 0.4, -0.7)
     figure.tight_layout()
     return figure

@@ -215,7 +215,8 @@ class ProbeTask(Task):
 
     def recipe(self, model: nn.Module) -> dict:
         config = self.setup.config
-        optimizer = torch.optim.AdamW(trainable(model), lr=config.probe_lr, weight_decay=config.probe_weight_decay)
+        lr = config.probe_lr * self.encoder.features / self.model.in_features  # `layers` has ten times the inputs
+        optimizer = torch.optim.AdamW(trainable(model), lr=lr, weight_decay=config.probe_weight_decay)
         return {
             "optimizer": optimizer,
             "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps()),
