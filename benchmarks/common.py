@@ -1,0 +1,60 @@
+"""What every benchmark needs: interleaved timing, the machine in one line, a Markdown table."""
+
+import statistics
+from collections.abc import Callable
+
+import torch
+
+from hw1_utils.config import make_config
+from hw1_utils.experiment import prepare
+from hw1_utils.runtime import environment, now
+from hw1_utils.tasks import Setup
+
+
+def load(**overrides: object) -> Setup:
+    """The full data under the environment's settings (HW1_DATA, HW1_WEIGHTS)."""
+    return prepare(make_config("full", **overrides))
+
+
+def side_by_side(
+    work: dict[str, Callable[[], object]], device: torch.device, rounds: int = 5
+) -> dict[str, list[float]]:
+    """Seconds of each piece of work, `rounds` times in turn after one round of warm-up.
+
+    In turn, so that a machine that grows slower or busier does so for all of them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(rounds + 1):
+        for name, call in work.items():
+            started = now(device)
+            call()
+            if turn:
+                seconds[name].append(now(device) - started)
+    return seconds
+
+
+def rate(count: int, seconds: list[float]) -> str:
+    """Median images per second, and the slowest and fastest round."""
+    low, high = count / max(seconds), count / min(seconds)
+    return f"{count / statistics.median(seconds):,.0f} ({low:,.0f} – {high:,.0f})"
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median seconds over median seconds."""
+    return statistics.median(slow) / statistics.median(fast)
+
+
+def show(title: str, columns: list[str], rows: list[list[object]], setup: Setup) -> None:
+    """Print a Markdown table and the machine it was measured on."""
+    machine = environment(setup.device, setup.precision)
+    packages = machine["packages"]
+    print(f"\n**{title}**\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|---" * len(columns) + "|")
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |")
+    print(
+        f"\n{machine['device']}, {machine['torch_threads']} threads, {setup.precision.name}, "
+        f"Python {machine['python']}, torch {packages['torch']}, timm {packages['timm']}, "
+        f"commit {machine['git_commit']}"
+    )
