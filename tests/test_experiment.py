@@ -12,11 +12,24 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hw1_utils import experiment, profiling
 from hw1_utils.config import make_config
 from hw1_utils.data import load_test, make_toy_folder
-from hw1_utils.experiment import CNNTask, ProbeTask, evaluate_on_test, prepare, sanity_check, train
+from hw1_utils.experiment import (
+    CNNTask,
+    ProbeTask,
+    evaluate_both_ways,
+    evaluate_on_test,
+    prepare,
+    sanity_check,
+    taught_by,
+    train,
+)
 from hw1_utils.files import Hw1Error
 
 SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}
-TASKS = {"cnn": lambda setup: CNNTask(setup, "tuned"), "vit": ProbeTask}
+TASKS = {
+    "cnn": lambda setup: CNNTask(setup, "tuned"),
+    "vit": ProbeTask,
+    "vit_layers": lambda setup: ProbeTask(setup, "layers"),
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,7 +96,7 @@ def test_runs_hold_logs_and_a_trace(finished, name):
 
 def test_sanity_check_reached_accuracy_one_on_a_copy(finished):
     _, tasks, checks, *_ = finished
-    assert [history[-1]["val_accuracy"] for history in checks] == [1.0, 1.0]
+    assert [history[-1]["val_accuracy"] for history in checks] == [1.0] * len(TASKS)
     setup = tasks[0].setup
     task = CNNTask(setup, "tuned")
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
@@ -101,10 +114,12 @@ def test_trainings_learn_and_report_every_cost(finished):
         assert training.costs["trace_steps"] == 50
         assert training.costs["operator_calls_per_step"] == training.costs["operator_calls"] / 50
         assert training.costs["peak_memory_mb"] > training.costs["memory_before_mb"] > 0
-    cnn, probe = (training.costs for training in trainings)
+    cnn, probe, layers = (training.costs for training in trainings)
     assert cnn["trainable_parameters"] == cnn["parameters"] == 99_395  # 3 classes
     assert probe["trainable_parameters"] == (64 + 1) * 3
-    assert cnn["extraction_seconds"] == 0 < probe["extraction_seconds"]
+    assert layers["trainable_parameters"] == (640 + 1) * 3
+    assert layers["macs"] - probe["macs"] == (640 - 64) * 3  # only the head is larger
+    assert cnn["extraction_seconds"] == 0 < probe["extraction_seconds"] == layers["extraction_seconds"]
     assert probe["total_training_seconds"] == probe["training_seconds"] + probe["extraction_seconds"]
 
 
@@ -137,6 +152,53 @@ def test_a_finished_experiment_is_used_not_repeated(finished, monkeypatch, name)
     again = train(task)
     pd.testing.assert_frame_equal(again.history, before.history)  # to the second
     assert again.costs == before.costs and same(weights(again), weights(before))
+
+
+def test_both_probes_work_on_raw_images_as_they_do_on_features(finished):
+    *_, trainings, test = finished
+    for training in trainings[1:]:
+        probabilities = training.task.full_model(test.images).softmax(1)
+        expected = evaluate_on_test(training, test).probabilities
+        torch.testing.assert_close(probabilities, expected, rtol=0, atol=2e-2)  # bf16 in batches of another size
+
+
+# ---- a CNN taught by the probe
+
+
+def test_a_taught_cnn_learns_from_labels_and_teacher_in_equal_parts(finished):
+    *_, trainings, _ = finished
+    task = taught_by(trainings[-1])
+    labels = torch.nn.functional.one_hot(task.setup.train.labels, 3)
+    torch.testing.assert_close(task.targets, (labels + trainings[-1].evaluations["train"].probabilities) / 2)
+    images, targets = next(iter(task.train_batches(1)))
+    assert images.shape == (8, 3, 32, 32) and targets.shape == (8, 3)
+
+
+def test_the_teachers_time_is_part_of_the_taught_cnns(finished, quick_costs):
+    teacher = finished[3][-1]
+    taught = train(taught_by(teacher))
+    assert taught.costs["teacher_seconds"] == teacher.costs["total_training_seconds"] > 0
+    assert taught.costs["total_training_seconds"] == (
+        taught.costs["training_seconds"] + taught.costs["teacher_seconds"]
+    )
+    assert taught.task.runs.name == "cnn_taught"
+
+
+def test_another_teacher_is_another_experiment(finished):
+    teacher = finished[3][-1]
+    other = dataclasses.replace(teacher, evaluations={"train": finished[3][1].evaluations["train"]})
+    assert experiment._key(taught_by(teacher)) != experiment._key(taught_by(other))
+
+
+def test_flip_averaging_is_the_mean_of_both_views_and_blind_to_the_side(finished):
+    *_, trainings, test = finished
+    training = trainings[0]
+    mirrored = dataclasses.replace(test, images=test.images.flip(3))
+    both = evaluate_both_ways(training, test)
+    views = [evaluate_on_test(training, split).probabilities for split in (test, mirrored)]
+    torch.testing.assert_close(both.probabilities, sum(views) / 2)
+    torch.testing.assert_close(both.probabilities, evaluate_both_ways(training, mirrored).probabilities)
+    assert both.accuracy == float((both.probabilities.argmax(1) == test.labels).double().mean())
 
 
 # ---- same config, same numbers

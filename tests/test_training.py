@@ -96,6 +96,15 @@ def test_train_loss_is_weighted_by_samples_and_smoothed_as_asked(smoothing):
     assert same_state(model, network())  # lr 0
 
 
+def test_targets_may_be_probabilities():
+    targets = F.one_hot(Y, K).double().lerp(torch.full((N, K), 1 / K).double(), 0.3).float()
+    model = network()
+    (row,) = plain_fit(model, lambda epoch: cut(X, targets), lr=0.0)
+    log_p = model(X).detach().log_softmax(1)
+    assert row["train_loss"] == pytest.approx(float(-(targets * log_p).sum(1).mean()), rel=1e-6)
+    assert row["train_accuracy"] == pytest.approx(float((log_p.argmax(1) == Y).double().mean()))
+
+
 def test_scheduler_steps_with_every_optimiser_step():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

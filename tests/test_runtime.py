@@ -1,0 +1,28 @@
+"""What the process asks of the machine."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+from hw1_utils.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+torch.ones(16, 1024, 1024)  # 64 MB: the first time, its pages have to be mapped
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(16, 1024, 1024)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives freed memory back this way")
+def test_large_blocks_are_mapped_once_not_in_every_step():
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "plain")
+    )
+    assert given_back > 5 * kept  # 20 blocks against one or two
