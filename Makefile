@@ -4,13 +4,14 @@ PROFILE ?= $(or $(HW1_PROFILE),auto)
 PORT ?= 6006
 BIN := .venv/bin
 
-.PHONY: run test lint format data tensorboard clean help
+.PHONY: run test lint format data tensorboard bench clean help
 
 help:
 	@echo "make run [PROFILE=quick|full|smoke]   execute hw1.ipynb headless, write report and results"
 	@echo "make test                             ruff and pytest"
 	@echo "make data                             fetch, check and build data/cifar10"
 	@echo "make tensorboard [PROFILE=...]        serve the logs at localhost:$(PORT)"
+	@echo "make bench                            speed, side by side (half an hour on 2 cores, otherwise idle)"
 	@echo "make clean                            remove outputs/ (caches in data/ stay)"
 
 run: .venv/installed
@@ -32,6 +33,9 @@ data: .venv/installed
 
 tensorboard: .venv/installed
 	$(BIN)/tensorboard --port $(PORT) --logdir $(if $(filter quick smoke,$(PROFILE)),outputs/$(PROFILE)/runs,runs)
+
+bench: .venv/installed
+	for name in training probe scaling startup; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf outputs
