@@ -16,11 +16,13 @@ LAYERS = [
     {"runtime"},
     {"config"},
     {"cifar10", "data", "augment", "metrics"},
+    {"weights"},
     {"models"},
     {"features"},
     {"checkpoint", "tracking", "profiling"},
     {"training"},
     {"tasks"},
+    {"costs"},
     {"experiment"},
     {"figures"},
     {"report"},
@@ -48,8 +50,8 @@ def test_every_module_has_its_place():
 
 
 def test_the_imports_are_found_at_all():
-    assert imports_of("models") == {"augment", "config", "files"}
-    assert {"cifar10", "profiling", "tasks"} <= imports_of("experiment")
+    assert imports_of("models") == {"augment", "config", "files", "weights"}
+    assert {"cifar10", "costs", "tasks"} <= imports_of("experiment")
 
 
 @pytest.mark.parametrize("name", sorted(LEVEL))

@@ -11,10 +11,11 @@ import torch
 from conftest import DEIT
 from safetensors.torch import load_file, save_file
 
-from hw1_utils import models
+from hw1_utils import weights as module
 from hw1_utils.config import make_config
 from hw1_utils.files import Hw1Error, sha256_file
-from hw1_utils.models import STAND_IN, find_weights, load_encoder
+from hw1_utils.models import load_encoder
+from hw1_utils.weights import STAND_IN, find_weights
 
 CPU = torch.device("cpu")
 TINY = "test_vit"  # timm's own 0.3 M-parameter ViT
@@ -34,8 +35,8 @@ def refusal(*args) -> str:
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     """Nothing in the hub's cache, and asking the hub fails the test, unless the test says otherwise."""
-    monkeypatch.setattr(models, "try_to_load_from_cache", lambda repo, file: None)
-    monkeypatch.setattr(models, "hub_reachable", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(module, "try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setattr(module, "hub_reachable", lambda: pytest.fail("the hub was asked"))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_the_real_file_is_the_known_one_and_loads(real_weights):
 
 def test_the_hubs_cache_is_used_without_asking_the_hub(tiny_file, monkeypatch):
     asked = []
-    monkeypatch.setattr(models, "try_to_load_from_cache", lambda *args: asked.append(args) or str(tiny_file))
+    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *args: asked.append(args) or str(tiny_file))
     encoder = load(TINY)
     assert asked == [(timm.get_pretrained_cfg(TINY).hf_hub_id, "model.safetensors")]
     assert_holds(encoder, tiny_file)
@@ -126,7 +127,7 @@ def test_the_hubs_cache_is_used_without_asking_the_hub(tiny_file, monkeypatch):
 
 
 def test_a_hub_that_answers_is_the_next_source(monkeypatch):
-    monkeypatch.setattr(models, "hub_reachable", lambda: True)
+    monkeypatch.setattr(module, "hub_reachable", lambda: True)
     weights = find_weights(make_config("quick"))
     assert weights.encoder == "vit_tiny_patch16_224" and weights.warning is None
     assert weights.source == "model hub, timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -136,14 +137,14 @@ def test_a_hub_that_has_no_such_weights_is_named(monkeypatch):
     def fail(name, **kwargs):
         raise RuntimeError("404 Not Found\nmany more lines")
 
-    monkeypatch.setattr(models, "hub_reachable", lambda: True)
-    monkeypatch.setattr(models, "_create", fail)
+    monkeypatch.setattr(module, "hub_reachable", lambda: True)
+    monkeypatch.setattr(module, "_create", fail)
     assert refusal(TINY) == f"No weights for {TINY} from the model hub (404 Not Found): set HW1_WEIGHTS to a file."
 
 
 @pytest.fixture
 def unreachable(monkeypatch):
-    monkeypatch.setattr(models, "hub_reachable", lambda: False)
+    monkeypatch.setattr(module, "hub_reachable", lambda: False)
 
 
 def test_without_a_hub_the_stand_in_says_that_it_stands_in(unreachable):
@@ -184,6 +185,6 @@ def test_reachable_means_that_something_answers(monkeypatch):
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         closed.bind(("127.0.0.1", 0))  # bound but not listening: refused
         for port, reachable in ((server.server_port, True), (closed.getsockname()[1], False)):
-            monkeypatch.setattr(models.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-            assert models.hub_reachable() is reachable
+            monkeypatch.setattr(module.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+            assert module.hub_reachable() is reachable
         server.shutdown()
