@@ -64,6 +64,7 @@ PROFILES: Mapping[str, dict] = {
         "val_size": 1000,
         "test_size": 2000,
         "cnn_batch_size": 64,
+        "study_images": 1000,
     },
     "smoke": {
         "output_dir": "outputs/smoke",
@@ -75,6 +76,7 @@ PROFILES: Mapping[str, dict] = {
         "cnn_batch_size": 8,
         "probe_batch_size": 4,
         "extract_batch_size": 32,
+        "study_images": 30,
     },
 }
 
@@ -85,6 +87,7 @@ class Config:
 
     profile: str = "full"  # full, quick or smoke; `auto` has been resolved by then
     seed: int = 0  # of the split, the initial weights, the order of batches and the augmentation
+    seeds: int | None = None  # trainings of CNN and probe, with seeds counting up; None: 3 on a GPU, else 1
     device: str = "auto"  # auto, cpu or cuda
     precision: str = "auto"  # auto, bf16, fp16 or fp32: of the forward pass
 
@@ -108,6 +111,7 @@ class Config:
     probe_weight_decay: float = 1e-4
 
     profile_steps: int = 50  # steps in the profiler trace
+    study_images: int = 5000  # training images of the input-size study
     fresh: bool = False  # True: start over instead of using finished or interrupted experiments on disk
     output_dir: str = "."  # runs/ and results/ are made in it
 
@@ -161,6 +165,7 @@ _CHOICES = {
 }
 _AT_LEAST = {
     "seed": 0,
+    "seeds": 1,
     "image_size": 8,  # three max-pools leave 1×1
     "train_size": 2,
     "val_size": 2,
@@ -174,6 +179,7 @@ _AT_LEAST = {
     "probe_lr": 0.0,
     "probe_weight_decay": 0.0,
     "profile_steps": 1,
+    "study_images": 2,
 }
 
 

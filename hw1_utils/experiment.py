@@ -15,11 +15,12 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from . import cifar10
+from . import cifar10, metrics
 from .checkpoint import Checkpoint
 from .config import Config
 from .costs import measure_costs, trace_training
@@ -109,7 +110,7 @@ def train(task: Task) -> Training:
     state = task.runs / "state"  # git-ignored
     if config.fresh:
         shutil.rmtree(state, ignore_errors=True)
-    key = _key(task)
+    key = experiment_key(task)
     print(f"{task.title}: {task.epochs} epochs")
     operators = task.results / "operators.csv"
     measured = operators.exists() and _finished(state / "costs.json", key)
@@ -169,6 +170,33 @@ def evaluate_on_test(training: Training, test: Split) -> Evaluation:
     return evaluation
 
 
+@dataclass(frozen=True)
+class Result:
+    """A trained model, judged on test."""
+
+    training: Training
+    test: Evaluation
+    classes: list[str]
+
+    @property
+    def task(self) -> Task:
+        return self.training.task
+
+    @property
+    def predictions(self) -> np.ndarray:
+        return self.test.probabilities.argmax(1).numpy()
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.predictions == self.test.labels.numpy()
+
+    def per_class(self) -> pd.DataFrame:
+        return metrics.per_class(self.test.labels.numpy(), self.predictions, self.classes)
+
+    def confusion(self) -> np.ndarray:
+        return metrics.confusion(self.test.labels.numpy(), self.predictions, len(self.classes))
+
+
 def evaluate_both_ways(training: Training, split: Split) -> Evaluation:
     """A CNN's probabilities averaged over each image and its mirror image: flip-TTA, at twice the cost."""
     task = training.task
@@ -184,10 +212,11 @@ def evaluate_both_ways(training: Training, split: Split) -> Evaluation:
     )
 
 
-def _key(task: Task) -> str:
+def experiment_key(task: Task) -> str:
     """Names all that weights and costs depend on: config, data, encoder, machine."""
     setup = task.setup
-    irrelevant = ("profile", "fresh", "output_dir", "data_dir", "weights")  # the data and weights are hashed
+    # The data and weights are hashed; seeds and study_images are for other trainings than this one.
+    irrelevant = ("profile", "fresh", "output_dir", "data_dir", "weights", "seeds", "study_images")
     settings = {name: value for name, value in setup.config.as_dict().items() if name not in irrelevant}
     data = {f"{s.name}_{part}": getattr(s, part) for s in (setup.train, setup.val) for part in ("images", "labels")}
     data["targets"] = task.targets

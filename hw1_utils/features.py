@@ -22,7 +22,7 @@ class Features:
 
     values: Tensor  # float32 N×D
     seconds: float  # of encoder work, also when this time they came from disk
-    from_cache: int  # how many of the N rows came from disk
+    from_cache: int = 0  # how many of the N rows came from disk
 
 
 def extract(

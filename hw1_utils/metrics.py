@@ -2,8 +2,12 @@
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+
+RESAMPLES = 2000  # of every bootstrap
+BINS = 15  # of confidence, as in Guo et al. 2017
 
 
 def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -15,8 +19,8 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
     Returns:
         accuracy with its 95 % Wilson interval (accuracy_low, accuracy_high), macro_precision, macro_recall,
-        macro_f1 (every class counts the same; a class that is never predicted has precision 0), loss (mean
-        negative log-likelihood).
+        macro_f1 (every class counts the same; a class that is never predicted has precision 0) with its 95 %
+        bootstrap interval, loss (mean negative log-likelihood), calibration_error (see there).
     """
     classes = range(probabilities.shape[1])
     predictions = probabilities.argmax(1)
@@ -26,6 +30,7 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(1, keepdims=True)
     low, high = wilson(int((predictions == labels).sum()), len(labels))
+    f1_low, f1_high = bootstrap_macro_f1(confusion(labels, predictions, len(classes)))
     return {
         "accuracy": float(accuracy_score(labels, predictions)),
         "accuracy_low": low,
@@ -33,7 +38,10 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
         "macro_precision": float(precision),
         "macro_recall": float(recall),
         "macro_f1": float(f1),
+        "macro_f1_low": f1_low,
+        "macro_f1_high": f1_high,
         "loss": float(log_loss(labels, exact, labels=list(classes))),
+        "calibration_error": calibration_error(reliability(labels, probabilities)),
     }
 
 
@@ -52,6 +60,98 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion (scipy's `binomtest`)."""
     interval = binomtest(correct, total).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def bootstrap_macro_f1(matrix: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of macro F1, from a confusion matrix K×K.
+
+    Drawing N predictions with replacement is drawing the matrix's cells from a multinomial distribution
+    (Efron and Tibshirani 1993): no prediction has to be touched.
+    """
+    rng, classes, total = np.random.default_rng(seed), len(matrix), matrix.sum()
+    true, predicted = np.nonzero(matrix)
+    hit = true == predicted
+    scores = []
+    for draw in rng.multinomial(total, matrix[true, predicted] / total, RESAMPLES):
+        support, guesses = (np.bincount(which, draw, classes) for which in (true, predicted))
+        hits = np.bincount(true[hit], draw[hit], classes)
+        scores.append((2 * hits / np.maximum(support + guesses, 1)).mean())
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_difference(correct_a: np.ndarray, correct_b: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Accuracy of b minus accuracy of a on the same samples, with its 95 % percentile bootstrap interval.
+
+    Samples are drawn in pairs; only how many of the N each got right alone matters, so those counts are drawn.
+
+    Args:
+        correct_a, correct_b: bool N, whether each got the sample right.
+
+    Returns:
+        difference, low, high.
+    """
+    total = len(correct_a)
+    counts = np.array([(correct_b & ~correct_a).sum(), (correct_a & ~correct_b).sum(), (correct_a == correct_b).sum()])
+    draws = np.random.default_rng(seed).multinomial(total, counts / total, RESAMPLES)
+    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / total, [0.025, 0.975])
+    return float(counts[0] - counts[1]) / total, float(low), float(high)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Confidence against accuracy: one row for each of 15 equal bins of confidence that holds any sample.
+
+    Confidence is the probability of the predicted class. Columns: confidence and accuracy (means over the bin's
+    samples), count.
+    """
+    confidence = probabilities.max(1)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == labels})
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    grouped = table.astype(float).groupby(bins)
+    return grouped.mean().assign(count=grouped.size()).reset_index(drop=True)
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Expected calibration error (Guo et al. 2017): |confidence - accuracy| averaged over the samples of all bins."""
+    gaps = (table["confidence"] - table["accuracy"]).abs()
+    return float(np.average(gaps, weights=table["count"]))
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The T for which softmax(logits / T) has the smallest negative log-likelihood (Guo et al. 2017).
+
+    Fitted on validation data. Works on probabilities: their logarithms are logits but for a constant.
+    """
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = with_temperature(probabilities, float(np.exp(log_temperature)))
+        return -float(np.log(np.maximum(scaled[rows, labels], 1e-30)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(log(probabilities) / temperature), float64 N×K."""
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30)) / temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def confused_pairs(matrix: np.ndarray, classes: list[str], top: int = 10) -> pd.DataFrame:
+    """The largest cells off the diagonal: true class, predicted class, images, share of the true class."""
+    off = matrix - np.diag(matrix.diagonal())
+    order = np.argsort(off, axis=None, kind="stable")[::-1][:top]
+    rows, columns = np.unravel_index(order, off.shape)
+    table = pd.DataFrame(
+        {
+            "true": [classes[i] for i in rows],
+            "predicted": [classes[i] for i in columns],
+            "images": off[rows, columns],
+            "share": off[rows, columns] / np.maximum(matrix.sum(1)[rows], 1),
+        }
+    )
+    return table[table["images"] > 0]
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[int, int, float]:

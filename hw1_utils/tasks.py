@@ -1,7 +1,7 @@
 """What is trained: the CNN under a recipe, the probe on an encoder. Each Task tells the loop all it must know."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -194,10 +194,14 @@ class ProbeTask(Task):
             config = self.setup.config
             whole = extract(self.encoder, split.images, config.extract_batch_size, config.cache_path, name=split.name)
             values = whole.values[:, : self.model.in_features].contiguous()
-            self._features[split.name] = replace(whole, values=values)
-            if split.name == "train" and isinstance(self.model, StandardizedLinear):
-                self.model.measure(values)
+            self.use_features(split, values, whole.seconds)
         return self._features[split.name]
+
+    def use_features(self, split: Split, values: Tensor, seconds: float = 0.0) -> None:
+        """Take these features, N×columns of the head, for the split's; train's set the head's standardisation."""
+        self._features[split.name] = Features(values, seconds)
+        if split.name == "train" and isinstance(self.model, StandardizedLinear):
+            self.model.measure(values)
 
     def image_batches(self, epoch: int) -> Batches:
         train = self.setup.train

@@ -187,7 +187,7 @@ def test_the_teachers_time_is_part_of_the_taught_cnns(finished, quick_costs):
 def test_another_teacher_is_another_experiment(finished):
     teacher = finished[3][-1]
     other = dataclasses.replace(teacher, evaluations={"train": finished[3][1].evaluations["train"]})
-    assert experiment._key(taught_by(teacher)) != experiment._key(taught_by(other))
+    assert experiment.experiment_key(taught_by(teacher)) != experiment.experiment_key(taught_by(other))
 
 
 def test_flip_averaging_is_the_mean_of_both_views_and_blind_to_the_side(finished):

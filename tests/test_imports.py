@@ -25,6 +25,8 @@ LAYERS = [
     {"costs"},
     {"experiment"},
     {"figures"},
+    {"charts"},
+    {"conclusion", "evidence", "studies"},
     {"report"},
     {"notebook", "readme"},
     {"__main__"},

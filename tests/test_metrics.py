@@ -120,3 +120,106 @@ def test_mcnemar_without_a_difference():
 )
 def test_converged_at_the_first_epoch_within_a_point_of_the_best(accuracies, epoch):
     assert metrics.converged_at(accuracies) == epoch
+
+
+# ---- bootstrap
+
+
+def test_the_f1_interval_holds_the_f1_and_shrinks_with_the_sample():
+    small, large = (metrics.bootstrap_macro_f1(MATRIX * times) for times in (10, 1000))
+    f1 = (6 / 9 + 4 / 7 + 2 / 4) / 3
+    assert small[0] < large[0] < f1 < large[1] < small[1]
+    assert (small[1] - small[0]) / (large[1] - large[0]) == pytest.approx(10, rel=0.1)  # 1 / sqrt(n)
+    assert metrics.bootstrap_macro_f1(MATRIX * 10) == small  # seeded
+
+
+def test_the_f1_bootstrap_is_that_of_resampled_predictions():
+    labels, predictions = np.tile(LABELS, 20), np.tile(PREDICTIONS, 20)
+    rng, scores = np.random.default_rng(1), []
+    for _ in range(1000):
+        index = rng.integers(0, len(labels), len(labels))
+        scores.append(sk.f1_score(labels[index], predictions[index], average="macro"))
+    assert metrics.bootstrap_macro_f1(MATRIX * 20) == pytest.approx(
+        tuple(np.quantile(scores, [0.025, 0.975])), abs=0.01
+    )
+
+
+def test_f1_intervals_cover_the_truth_about_95_times_in_100(monkeypatch):
+    monkeypatch.setattr(metrics, "RESAMPLES", 300)
+    cells = np.array([[0.25, 0.05, 0.03], [0.04, 0.26, 0.03], [0.06, 0.02, 0.26]])
+    truth = np.mean(2 * cells.diagonal() / (cells.sum(0) + cells.sum(1)))
+    draws = np.random.default_rng(0).multinomial(400, cells.ravel(), 400).reshape(-1, 3, 3)
+    intervals = [metrics.bootstrap_macro_f1(matrix) for matrix in draws]
+    assert 0.91 < np.mean([low <= truth <= high for low, high in intervals]) < 0.98
+
+
+def test_paired_difference_of_a_hand_table():
+    a, b = flags(both=800, only_a=20, only_b=80, neither=100)
+    difference, low, high = metrics.paired_difference(a, b)
+    assert difference == pytest.approx(0.06)
+    # Wald: d ± 1.96 sqrt((n10 + n01 - (n01 - n10)²/n) / n²)
+    half = 1.96 * math.sqrt((100 - 60**2 / 1000) / 1000**2)
+    assert (low, high) == pytest.approx((0.06 - half, 0.06 + half), abs=2e-3)
+    assert metrics.paired_difference(b, a)[0] == pytest.approx(-0.06)
+    assert metrics.paired_difference(a, a) == (0, 0, 0)
+
+
+def test_paired_intervals_cover_the_truth_about_95_times_in_100():
+    rng, covered = np.random.default_rng(0), []
+    for both, only_a, only_b, neither in rng.multinomial(500, [0.7, 0.05, 0.1, 0.15], 500):
+        _, low, high = metrics.paired_difference(*flags(both, only_a, only_b, neither))
+        covered.append(low <= 0.05 <= high)
+    assert 0.92 < np.mean(covered) < 0.98
+
+
+# ---- calibration
+
+
+def test_reliability_and_calibration_error_by_hand():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.60, 0.60])
+    probabilities = np.stack([confidence, 1 - confidence], 1)
+    labels = np.array([0, 0, 0, 1, 0, 1])  # 3 of 4 right at 0.95, 1 of 2 at 0.60
+    table = metrics.reliability(labels, probabilities)
+    assert table.values.tolist() == [pytest.approx([0.60, 0.50, 2]), pytest.approx([0.95, 0.75, 4])]
+    assert metrics.calibration_error(table) == pytest.approx((2 * 0.10 + 4 * 0.20) / 6)
+
+
+def test_probability_one_belongs_to_the_last_bin():
+    table = metrics.reliability(np.array([0, 0]), np.array([[1.0, 0.0], [0.99, 0.01]]))
+    assert table["count"].tolist() == [2] and table["accuracy"].tolist() == [1]
+
+
+def overconfident(count=4000, factor=2.0):
+    """Labels drawn from softmax(z), predictions softmax(factor * z)."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(count, 4)) * 2
+    honest = metrics.with_temperature(np.exp(logits), 1.0)
+    labels = (honest.cumsum(1) > rng.random((count, 1))).argmax(1)
+    return labels, metrics.with_temperature(honest, 1 / factor)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_temperature_undoes_over_and_underconfidence(factor):
+    labels, probabilities = overconfident(factor=factor)
+    temperature = metrics.fit_temperature(labels, probabilities)
+    assert temperature == pytest.approx(factor, rel=0.1)
+    scaled = metrics.with_temperature(probabilities, temperature)
+    assert sk.log_loss(labels, scaled) <= sk.log_loss(labels, probabilities)
+    assert (scaled.argmax(1) == probabilities.argmax(1)).all()  # accuracy does not change
+    assert metrics.calibration_error(metrics.reliability(labels, scaled)) < 0.03
+
+
+def test_temperature_one_changes_nothing():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(5), 50)
+    np.testing.assert_allclose(metrics.with_temperature(probabilities, 1.0), probabilities)
+
+
+# ---- what is confused with what
+
+
+def test_confused_pairs_of_the_hand_example():
+    table = metrics.confused_pairs(MATRIX, ["a", "b", "c"], top=4)
+    assert set(zip(table["true"], table["predicted"], strict=True)) == {("a", "b"), ("b", "a"), ("c", "a"), ("c", "b")}
+    assert table["images"].tolist() == [1, 1, 1, 1]
+    assert table.set_index(["true", "predicted"]).loc[("c", "b"), "share"] == pytest.approx(1 / 3)
+    assert metrics.confused_pairs(np.eye(3, dtype=int), ["a", "b", "c"]).empty

@@ -12,7 +12,8 @@ import torch
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from hw1_utils import figures, metrics, report
+from hw1_utils import charts, experiment, figures, metrics, report
+from hw1_utils.conclusion import conclusion, errata, how_many_images
 from hw1_utils.config import ROOT
 from hw1_utils.data import Split
 from hw1_utils.runtime import Precision, environment
@@ -54,7 +55,7 @@ def make_result(config, name, title, details, right, **costs):
         costs=ONE_COST | costs,
         evaluations={"train": evaluation([True] * 9 + [False]), "val": evaluation([True, False])},
     )
-    return report.Result(training, evaluation(right), CLASSES)
+    return experiment.Result(training, evaluation(right), CLASSES)
 
 
 def make_pair(config, cnn_right, probe_right):
@@ -89,20 +90,20 @@ def test_the_conclusion_says_what_the_numbers_say(make_smoke_config, case):
     cnn_right, probe_right, p, said, unsaid = CASES[case]
     results = make_pair(make_smoke_config(), cnn_right, probe_right)
     quality, costs = report.write_comparison(results)
-    text = report.conclusion(results, quality, costs)
+    text = conclusion(results, quality, costs)
     assert p in text and said in text and unsaid not in text
     points = f"{abs(sum(probe_right) - sum(cnn_right)) / 2:.1f} points"  # of 200 images
     better, other = results if sum(cnn_right) > sum(probe_right) else results[::-1]
     if unsaid == "within the noise":
-        assert f"**{better.task.title}** is better than {other.task.title} by {points}" in text
+        assert f"**{better.task.title}** is better than {other.task.title} by {points} (95 % interval " in text
     else:
-        assert f"The difference of {points} between the two models is within the noise" in text
+        assert f"The difference of {points} (95 % interval " in text and "models is within the noise" in text
 
 
 def test_the_numbers_in_the_conclusion_are_those_of_the_tables(make_smoke_config):
     results = make_pair(make_smoke_config(), *CASES["probe better"][:2])
     quality, costs = report.write_comparison(results)
-    text = report.conclusion(results, quality, costs)
+    text = conclusion(results, quality, costs)
     for row in quality.to_dict("records"):
         interval = f"{row['test_accuracy_low']:.1%} to {row['test_accuracy_high']:.1%}"
         assert f"{row['model']}: {row['test_accuracy']:.1%} (95 % interval {interval})" in text
@@ -183,14 +184,45 @@ def test_a_model_has_one_colour_in_every_figure(make_smoke_config):
     colours = [to_rgba(figures.colour(name)) for name in names]
     assert len(set(colours)) == 3 and figures.colour("vit") == figures.colour("tf_efficientnet_lite0")
     histories = {title: result.training.history for title, result in zip(names, results, strict=True)}
-    curves = figures.comparison(histories, names, [0.0, 0.0, 9.0])
+    curves = charts.comparison(histories, names, [0.0, 0.0, 9.0])
     for axis in curves.axes:
         assert [to_rgba(line.get_color()) for line in axis.get_lines()] == colours
     quality = pd.DataFrame([report.metrics_row(result) for result in results])
     costs = pd.DataFrame([result.training.costs for result in results])
-    for axis in figures.quality_and_cost(quality, costs, names).axes:
+    for axis in charts.quality_and_cost(quality, costs, names).axes:
         points = [line for line in axis.get_lines() if line.get_marker() == "o"]
         assert [(line.get_ydata()[0], to_rgba(line.get_color())) for line in points] == list(enumerate(colours))
     for name, shade in zip(names, colours, strict=True):
         loss = figures.learning_curves(results[0].training.history, "title", name).axes[0]
         assert {to_rgba(line.get_color()) for line in loss.get_lines()} == {shade}
+
+
+# ---- what the studies say in words
+
+
+def learning_curve(cnn, probe):
+    """Accuracies at 100, 1,000 and 10,000 images, each with an interval of ± 2 points."""
+    rows = [
+        {"model": model, "name": name, "train_images": count, "val_accuracy": value}
+        for model, name, values in (("CNN", "cnn", cnn), ("probe", "vit", probe))
+        for count, value in zip((100, 1000, 10000), values, strict=True)
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(val_accuracy_low=table["val_accuracy"] - 0.02, val_accuracy_high=table["val_accuracy"] + 0.02)
+
+
+def test_the_number_of_images_from_which_the_cnn_is_better():
+    text = how_many_images(learning_curve([0.3, 0.7, 0.95], [0.6, 0.69, 0.9]))
+    assert "from 10,000 images on" in text  # at 1,000 the intervals overlap
+    assert "leads by 30.0 points with 100 training images and by -5.0 with 10,000" in text
+    text = how_many_images(learning_curve([0.3, 0.6, 0.8], [0.6, 0.8, 0.9]))
+    assert "not with 10,000 images" in text and "by 10.0 with 10,000" in text
+
+
+def test_errata_say_the_runs_own_numbers(make_smoke_config):
+    quality, costs = report.write_comparison(make_pair(make_smoke_config(), *CASES["probe better"][:2]))
+    sizes = pd.DataFrame({"input_size": [96, 224], "val_accuracy": [0.58, 0.884], "train_images": [5000, 5000]})
+    text = errata(quality, costs, sizes)
+    assert "1.0 times the CNN's calls" in text and "120 times its multiply-adds" in text
+    assert "with 200 test images" in text and f"{metrics.wilson(136, 200)[0]:.1%}" in text
+    assert "58.0% at 96 pixels and 88.4% at 224" in text

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -140,6 +141,23 @@ def test_losses_are_bit_identical_with_and_without_the_profiler():
         history = plain_fit(traced, noisy, epochs=2, profiler=profiler)
     assert without_seconds(history) == without_seconds(expected)
     assert same_state(bare, traced)
+
+
+def test_a_linear_head_is_as_good_as_scikit_learns_logistic_regression():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(5, 16, generator=generator)
+    labels = torch.arange(3000) % 5
+    features = centres[labels] + 1.5 * torch.randn(3000, 16, generator=generator)
+    x, y, test_x, test_y = features[:2000], labels[:2000], features[2000:], labels[2000:]
+    torch.manual_seed(0)
+    head = nn.Linear(16, 5)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=1e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20 * len(cut(x, y, 64)))
+    fit(head, lambda _: cut(x, y, 64), epochs=20, optimizer=optimizer, scheduler=scheduler, precision=FP32)
+    ours = evaluate(head, cut(test_x, test_y, 64), FP32)
+    reference = LogisticRegression(C=1e4, max_iter=1000).fit(x.numpy(), y.numpy())
+    assert ours.accuracy == pytest.approx(reference.score(test_x.numpy(), test_y.numpy()), abs=0.005)
+    np.testing.assert_allclose(ours.probabilities, reference.predict_proba(test_x.numpy()), atol=0.03)
 
 
 # ---- interruption and resume

@@ -1,0 +1,175 @@
+"""Pictures that compare: models with each other, input sizes, numbers of images. One function each, a figure out."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from .figures import colour, wrapped
+
+PARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+
+
+def calibration(curves: dict[str, tuple[pd.DataFrame, pd.DataFrame]], names: list[str]) -> Figure:
+    """Accuracy against confidence of each model (its `reliability` tables): as it is dashed, rescaled solid."""
+    columns = 3
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(4 * columns, 3.7 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat[len(curves) :]:
+        axis.axis("off")
+    for axis, (title, tables), name in zip(axes.flat, curves.items(), names, strict=False):
+        axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        for table, style, label in zip(tables, ("--o", "-o"), ("as it is", "rescaled"), strict=True):
+            axis.plot(table["confidence"], table["accuracy"], style, color=colour(name), markersize=3, label=label)
+        axis.set_title(wrapped([title])[0], fontsize=9)
+        axis.legend(frameon=False, loc="upper left")
+        axis.grid(alpha=0.25)
+        axis.tick_params(labelbottom=True)
+        axis.set_xlabel("confidence")
+        axis.set_ylabel("accuracy")
+    figure.tight_layout()
+    return figure
+
+
+def operator_shares(tables: dict[str, pd.DataFrame], top: int = 7) -> Figure:
+    """One stacked bar per model: which operators the traced steps spend their own time in."""
+    totals = pd.concat(tables.values()).groupby("operator")["share"].sum()
+    shown = totals.nlargest(top).index.tolist()
+    figure = Figure(figsize=(11, 0.8 * len(tables) + 2.2))
+    axis = figure.subplots()
+    for row, table in enumerate(tables.values()):
+        shares = table.groupby("operator")["share"].sum().reindex(shown).fillna(0)
+        left = 0.0
+        for operator, shade in zip(shown, PARTS, strict=False):
+            axis.barh(row, shares[operator], left=left, color=shade, label=operator if row == 0 else None)
+            left += shares[operator]
+        axis.barh(row, 1 - left, left=left, color="0.85", label="all others" if row == 0 else None)
+    axis.set_yticks(range(len(tables)), wrapped(list(tables)))
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("share of self time over the traced steps")
+    figure.legend(ncols=3, fontsize=8, frameon=False, loc="lower center")
+    figure.tight_layout(rect=(0, 0.7 / figure.get_figheight(), 1, 1))
+    return figure
+
+
+def comparison(histories: dict[str, pd.DataFrame], names: list[str], before: list[float]) -> Figure:
+    """Validation accuracy of all models against epochs and against seconds.
+
+    Args:
+        histories: title -> history.
+        names: folder names, in the same order, for the colours.
+        before: seconds spent before the first epoch (feature extraction, a teacher), in the same order.
+    """
+    figure = Figure(figsize=(12, 4.6))
+    (epochs, seconds) = figure.subplots(1, 2, sharey=True)
+    for (title, history), name, spent in zip(histories.items(), names, before, strict=True):
+        epochs.plot(history["epoch"], history["val_accuracy"], color=colour(name), label=title)
+        seconds.plot(spent + history["elapsed_seconds"], history["val_accuracy"], color=colour(name), marker=".")
+    epochs.set_xlabel("epoch")
+    epochs.set_ylabel("validation accuracy")
+    seconds.set_xlabel("seconds of training, feature extraction and teacher included (log scale)")
+    seconds.set_xscale("log")
+    for axis in (epochs, seconds):
+        axis.grid(alpha=0.25)
+    figure.legend(*epochs.get_legend_handles_labels(), loc="lower center", ncols=3, frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.04 + 0.045 * -(-len(names) // 3), 1, 1))
+    return figure
+
+
+def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str]) -> Figure:
+    """Test accuracy with its 95 % interval, and three costs on log scales, one row a model.
+
+    Points, not bars: a bar's length means nothing on an axis without a zero.
+    """
+    figure = Figure(figsize=(14, 0.65 * len(names) + 1.6))
+    axes = figure.subplots(1, 4, sharey=True)
+    accuracy = metrics["test_accuracy"]
+    errors = [accuracy - metrics["test_accuracy_low"], metrics["test_accuracy_high"] - accuracy]
+    columns = {
+        "test accuracy\n(95 % interval)": (accuracy, errors, "{:.1%}"),
+        "multiply-adds per image,\nmillions": (costs["macs"] / 1e6, None, "{:,.1f}"),
+        "inference,\nimages/s": (costs["inference_images_per_second"], None, "{:,.0f}"),
+        "seconds to train, features\nand teacher included": (costs["total_training_seconds"], None, "{:,.0f}"),
+    }
+    for axis, (label, (values, spread, text)) in zip(axes, columns.items(), strict=True):
+        for row, name in enumerate(names):
+            bars = None if spread is None else [[side[row]] for side in spread]
+            axis.errorbar(values[row], row, xerr=bars, fmt="o", color=colour(name), capsize=3)
+            axis.annotate(
+                text.format(values[row]),
+                (values[row], row),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+        if spread is None:
+            axis.set_xscale("log")
+            axis.set_xlim(values.min() / 5, values.max() * 5)
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.set_xlim(0, 1.05)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.25)
+    axes[0].set_yticks(range(len(names)), wrapped(metrics["model"]))
+    axes[0].set_ylim(len(names) - 0.4, -0.7)
+    figure.tight_layout()
+    return figure
+
+
+def input_sizes(table: pd.DataFrame, name: str) -> Figure:
+    """Validation accuracy with its interval against multiply-adds and against speed, one point an input size."""
+    figure = Figure(figsize=(10, 3.8))
+    axes = figure.subplots(1, 2, sharey=True)
+    accuracy = table["val_accuracy"]
+    errors = [accuracy - table["val_accuracy_low"], table["val_accuracy_high"] - accuracy]
+    costs = {
+        "multiply-adds per image, millions": table["macs"] / 1e6,
+        "extraction, images/s": table["extraction_images_per_second"],
+    }
+    for axis, (label, values) in zip(axes, costs.items(), strict=True):
+        axis.errorbar(values, accuracy, errors, fmt="-o", color=colour(name), capsize=3)
+        for x, y, side in zip(values, accuracy, table["input_size"], strict=True):
+            axis.annotate(f"{side} px", (x, y), (6, -12), textcoords="offset points", fontsize=9)
+        axis.set_xscale("log")
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("validation accuracy (95 % interval)")
+    figure.suptitle(table["model"][0])
+    figure.tight_layout()
+    return figure
+
+
+def learning_curve(table: pd.DataFrame) -> Figure:
+    """Validation accuracy with its interval against the number of training images, one line a model."""
+    figure = Figure(figsize=(8, 4.4))
+    axis = figure.subplots()
+    for title, rows in table.groupby("model", sort=False):
+        accuracy = rows["val_accuracy"]
+        errors = [accuracy - rows["val_accuracy_low"], rows["val_accuracy_high"] - accuracy]
+        shade = colour(rows["name"].iloc[0])
+        axis.errorbar(rows["train_images"], accuracy, errors, fmt="-o", color=shade, capsize=3, label=title)
+    axis.set_xscale("log")
+    axis.set_xlabel("training images (log scale)")
+    axis.set_ylabel("validation accuracy (95 % interval)")
+    axis.legend(frameon=False, fontsize=8)
+    axis.grid(alpha=0.25)
+    figure.tight_layout()
+    return figure
+
+
+def penalty(table: pd.DataFrame, chosen: float, own_accuracy: float, own_loss: float, name: str) -> Figure:
+    """The sweep over the penalty's strength; the loop's own head as a dotted line."""
+    figure = Figure(figsize=(10, 3.6))
+    for axis, value, own in zip(figure.subplots(1, 2), ("accuracy", "loss"), (own_accuracy, own_loss), strict=True):
+        axis.plot(table["strength"], table[f"val_{value}"], "-o", color=colour(name), label="logistic regression")
+        axis.axhline(own, color="0.3", linestyle=":", label="head trained by the loop")
+        axis.axvline(chosen, color="0.7", linewidth=1, label="chosen")
+        axis.set_xscale("log")
+        axis.set_xlabel("C, the inverse of the penalty (log scale)")
+        axis.set_ylabel(f"validation {value}")
+        axis.legend(frameon=False, fontsize=8)
+        axis.grid(alpha=0.25)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,158 @@
+"""The conclusion in words, written from the numbers of the run, so that it can never contradict the tables."""
+
+import pandas as pd
+
+from . import metrics
+from .experiment import Result
+
+
+def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:
+    """The assignment's discussion as Markdown: convergence, generalisation, performance, bottlenecks, conclusion.
+
+    Compares the first CNN (the headline) with the first probe (the plain one).
+    """
+    pair = [next(i for i, r in enumerate(results) if r.task.kind == kind) for kind in ("cnn", "probe")]
+    cnn, probe = (quality.iloc[i] for i in pair)
+    cnn_cost, probe_cost = (costs.iloc[i] for i in pair)
+    correct = [results[i].correct for i in pair]
+    only_cnn, only_probe, p = metrics.mcnemar(*correct)
+    gap, low, high = metrics.paired_difference(*correct)
+    total = int(cnn["test_images"])
+    significant = p < 0.05
+    better, other = (probe, cnn) if gap > 0 else (cnn, probe)
+    low, high = (low, high) if gap > 0 else (-high, -low)  # of the better one minus the other
+    points = f"{abs(gap) * 100:.1f} points (95 % interval {low * 100:.1f} to {high * 100:.1f})"
+    verdict = (
+        f"**{better['model']}** is better than {other['model']} by {points}"
+        if significant
+        else f"The difference of {points} between the two models is within the noise"
+    )
+    macs = probe_cost["macs"] / cnn_cost["macs"]
+    calls = probe_cost["operator_calls_per_step"] / cnn_cost["operator_calls_per_step"]
+    top = {r.task.title: r.training.operators.iloc[0] for r in (results[i] for i in pair)}
+    share = probe_cost["extraction_seconds"] / probe_cost["total_training_seconds"]
+    seconds = probe_cost["total_training_seconds"] / cnn_cost["total_training_seconds"]
+    speed = cnn_cost["inference_images_per_second"] / probe_cost["inference_images_per_second"]
+    lines = [
+        f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {total:,} test images; "
+        f"seed {cnn['seed']}; {cnn['device']}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
+        "",
+        "**Convergence.** "
+        + " ".join(
+            f"{row['model']} comes within a point of its best validation accuracy after {row['epochs_to_converge']} of "
+            f"{row['epochs']} epochs, {row['seconds_to_converge']:.0f} s"
+            + (f" ({_before(row)} included)." if _before(row) else ".")
+            for _, row in quality.iterrows()
+        ),
+        "",
+        "**Generalisation.** With augmentation off, "
+        + "; ".join(
+            f"{row['model']}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
+            f"{row['test_accuracy']:.1%} on test, a gap of {row['generalisation_gap'] * 100:.1f} points"
+            for _, row in quality.iterrows()
+        )
+        + ".",
+        "",
+        f"**Performance.** {cnn['model']}: {_with_interval(cnn)}; {probe['model']}: {_with_interval(probe)}. {verdict} "
+        f"(on the same {total:,} images, {only_probe} are right only with the probe and {only_cnn} only with the CNN; "
+        f"exact McNemar test, {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}).",
+        "",
+        f"**Bottlenecks.** A prediction costs the probe {macs:,.0f} times the CNN's multiply-adds "
+        f"({probe_cost['macs'] / 1e6:,.1f} M against {cnn_cost['macs'] / 1e6:,.1f} M), though a training step makes "
+        f"only {calls:.1f} times as many operator calls: calls are counted, not weighed. Most of the traced time goes "
+        "to "
+        + " and ".join(f"`{row['operator']}` ({row['share']:.0%}; {title})" for title, row in top.items())
+        + f". Of the probe's {probe_cost['total_training_seconds']:.0f} s, {share:.0%} are feature extraction.",
+        "",
+        f"**Conclusion.** {verdict}. The probe trains {_times(seconds)} the CNN and predicts "
+        f"{_slower(speed)} ({probe_cost['inference_images_per_second']:,.0f} against "
+        f"{cnn_cost['inference_images_per_second']:,.0f} images/s). "
+        + _advice(significant, gap)
+        + _dilemma(quality, cnn),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _before(row: pd.Series) -> str:
+    """What the seconds of training hold besides the epochs."""
+    return "feature extraction" if row["encoder"] else "teacher" if row["recipe"] == "taught" else ""
+
+
+def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
+    """What the CNN taught by the probe has to say to the choice between the two."""
+    taught = quality[quality["recipe"] == "taught"]
+    if taught.empty:
+        return ""
+    gain = (taught.iloc[0]["test_accuracy"] - cnn["test_accuracy"]) * 100
+    said = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than"
+    return (
+        f" The CNN that the probe has taught, at the same price per prediction as any CNN here: "
+        f"{_with_interval(taught.iloc[0])}, {said} {cnn['model']}."
+    )
+
+
+def _with_interval(row: pd.Series) -> str:
+    interval = f"95 % interval {row['test_accuracy_low']:.1%} to {row['test_accuracy_high']:.1%}"
+    return f"{row['test_accuracy']:.1%} ({interval}), macro F1 {row['test_macro_f1']:.3f}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times as long as" if ratio >= 1 else f"{1 / ratio:.1f} times less long than"
+
+
+def _slower(ratio: float) -> str:
+    return f"{ratio:,.0f} times slower" if ratio >= 1 else f"{1 / ratio:,.1f} times faster"
+
+
+def _advice(significant: bool, gap: float) -> str:
+    if not significant:
+        return "As long as no difference can be shown, take the cheaper one: the CNN."
+    if gap < 0:
+        return "On this data the CNN is the better one: take it."
+    return (
+        "Where accuracy counts and a prediction may cost that much, take the probe; where predictions must be cheap "
+        "or the device small, take the CNN."
+    )
+
+
+def how_many_images(table: pd.DataFrame) -> str:
+    """The learning curve in a sentence per probe: from how many training images on is the CNN the better one?
+
+    `table` as from `studies.learning_curve`. Better means: its interval lies above the probe's.
+    """
+    cnn = table[table["name"].str.startswith("cnn")].set_index("train_images")
+    sentences = []
+    for title, rows in table[~table["name"].str.startswith("cnn")].groupby("model", sort=False):
+        probe = rows.set_index("train_images")
+        ahead = cnn.index[cnn["val_accuracy_low"] > probe["val_accuracy_high"].reindex(cnn.index)]
+        few, most = cnn.index.min(), cnn.index.max()
+        gaps = (probe["val_accuracy"] - cnn["val_accuracy"]) * 100
+        answer = f"from {min(ahead):,} images on" if len(ahead) else f"not with {most:,} images"
+        sentences.append(
+            f"Is the CNN better than the {title}? In this run {answer}: the probe leads by {gaps[few]:.1f} points with "
+            f"{few:,} training images and by {gaps[most]:.1f} with {most:,}."
+        )
+    return " ".join(sentences)
+
+
+def errata(quality: pd.DataFrame, costs: pd.DataFrame, sizes: pd.DataFrame) -> str:
+    """What the assignment got wrong, in this run's numbers, as Markdown.
+
+    `quality` and `costs` as from `report.write_comparison`, `sizes` as from `studies.input_sizes`.
+    """
+    cnn, probe = (costs[costs["encoder"].eq("") == scratch].iloc[0] for scratch in (True, False))
+    calls = probe["operator_calls_per_step"] / cnn["operator_calls_per_step"]
+    total = int(quality["test_images"].iloc[0])
+    low, high = metrics.wilson(round(0.68 * total), total)
+    worst, best = sizes.iloc[sizes["val_accuracy"].argmin()], sizes.iloc[sizes["val_accuracy"].argmax()]
+    lines = [
+        f'1. "71,956 operations against 32,402, 2.2 times as many" counts calls of operators, not work. Here a '
+        f"training step of the probe makes {calls:.1f} times the CNN's calls, but a prediction takes "
+        f"{probe['macs'] / cnn['macs']:,.0f} times its multiply-adds.",
+        f'2. "68 % is better than 67 %": with {total:,} test images the 95 % interval around 68 % runs from '
+        f"{low:.1%} to {high:.1%}. A point between two models means nothing without a test on the same images.",
+        f'3. "A ViT probe reaches 68 %" is a statement about its input. On {int(best["train_images"]):,} training '
+        f"images the same encoder gives {worst['val_accuracy']:.1%} at {int(worst['input_size'])} pixels and "
+        f"{best['val_accuracy']:.1%} at {int(best['input_size'])} (validation).",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,208 @@
+"""Questions beside the comparison: other seeds, what input size costs, how many images are needed, which penalty.
+
+Input size and number of images are answered on validation data; the test set is for the comparison alone.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from . import charts, figures, profiling
+from .checkpoint import Checkpoint
+from .data import Split
+from .experiment import Result, Training, experiment_key
+from .files import write_csv
+from .metrics import wilson
+from .models import FrozenEncoder
+from .tasks import CNNTask, ProbeTask, Setup, Task
+from .training import Evaluation, evaluate, fit
+
+INPUT_SIZES = (96, 112, 160, 224)  # pixels: multiples of a ViT-Tiny's patches of 16
+PER_CLASS = (10, 30, 100, 300, 1000, 3000)  # training images, as far as there are so many
+LONGER = 5.0  # on few images the CNN gets up to this many times the epochs
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
+
+
+def pick(split: Split, count: int, seed: int) -> torch.Tensor:
+    """Rows of a stratified, seeded part of a split, in order, int64; all rows if it has no more than `count`."""
+    rows = np.arange(len(split))
+    if count < len(split):
+        rows, _ = train_test_split(rows, train_size=count, stratify=split.labels.cpu().numpy(), random_state=seed)
+    return torch.from_numpy(np.sort(rows)).to(split.labels.device)
+
+
+def part_of(split: Split, rows: torch.Tensor) -> Split:
+    """These rows of a split."""
+    paths = [split.paths[i] for i in rows.tolist()]
+    return replace(split, images=split.images[rows], labels=split.labels[rows], paths=paths)
+
+
+def train_only(task: Task, *others: Split, **options: object) -> list[Evaluation]:
+    """Train without trace and logs; judge on validation and on `others`. `options` go to `fit`."""
+    recipe = task.recipe(task.model)
+    fit(task.model, task.train_batches, epochs=task.epochs, precision=task.precision, **recipe, **options)
+    judged = recipe["ema"].module if recipe.get("ema") else task.model
+    return [evaluate(judged, task.eval_batches(split), task.precision) for split in (task.setup.val, *others)]
+
+
+def _row(evaluation: Evaluation) -> dict:
+    correct = (evaluation.probabilities.argmax(1) == evaluation.labels).sum().item()
+    low, high = wilson(correct, len(evaluation.labels))
+    return {"val_accuracy": evaluation.accuracy, "val_accuracy_low": low, "val_accuracy_high": high}
+
+
+def at_input_size(encoder: FrozenEncoder, side: int) -> FrozenEncoder:
+    """A copy of the encoder that enlarges images to side×side; a ViT's position embedding is interpolated."""
+    other = copy.deepcopy(encoder)
+    if other.is_vit:
+        other.backbone.set_input_size(img_size=(side, side))
+    other.input_size = (side, side)
+    return other
+
+
+def input_sizes(probe: Training) -> pd.DataFrame:
+    """Write input_size.csv and .png: what the probe's accuracy, arithmetic and speed owe to the encoder's input.
+
+    The same head on `config.study_images` training images (validation: all), at four input sizes.
+    """
+    task, setup = probe.task, probe.task.setup
+    train = part_of(setup.train, pick(setup.train, setup.config.study_images, setup.config.seed))
+    smaller = replace(setup, train=train)
+    rows = []
+    for side in INPUT_SIZES:
+        other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
+        (evaluation,) = train_only(other)
+        features = other.features(train)
+        rows.append(
+            {
+                "model": task.title,
+                "input_size": side,
+                **_row(evaluation),
+                "macs": profiling.count_macs(*other.arithmetic(train.images[:1])),
+                "extraction_images_per_second": len(train) / features.seconds,
+                "train_images": len(train),
+                "val_images": len(setup.val),
+            }
+        )
+    table = pd.DataFrame(rows)
+    folder = setup.config.results_path
+    write_csv(folder / "input_size.csv", table)
+    figures.save(charts.input_sizes(table, task.name), folder / "input_size.png")
+    return table
+
+
+def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
+    """Write learning_curve.csv and .png: validation accuracy against the number of training images.
+
+    Each size is a stratified part of the training images. The last size is all of them: the trainings themselves.
+    """
+    setup = cnn.task.setup
+    total, classes = len(setup.train), len(setup.classes)
+    rows = []
+    for per_class in (n for n in PER_CLASS if n * classes < 0.8 * total):
+        index = pick(setup.train, per_class * classes, setup.config.seed)
+        smaller = replace(setup, train=part_of(setup.train, index))
+        tasks: list[Task] = [_cnn_on(smaller, total, cnn.task)]
+        for probe in probes:
+            task = ProbeTask(smaller, probe.task.variant, probe.task.encoder)
+            task.use_features(smaller.train, probe.task.features(setup.train).values[index])
+            task.use_features(setup.val, probe.task.features(setup.val).values)
+            tasks.append(task)
+        for task in tasks:
+            rows.append({"model": task.title, "name": task.name, "train_images": len(index)} | _row(*train_only(task)))
+            rows[-1]["epochs"] = task.epochs
+    for training in (cnn, *probes):
+        task = training.task
+        row = {"model": task.title, "name": task.name, "train_images": total} | _row(training.evaluations["val"])
+        rows.append(row | {"epochs": task.epochs})
+    table = pd.DataFrame(rows)
+    folder = setup.config.results_path
+    write_csv(folder / "learning_curve.csv", table)
+    figures.save(charts.learning_curve(table), folder / "learning_curve.png")
+    return table
+
+
+def _cnn_on(smaller: Setup, total: int, task: CNNTask) -> CNNTask:
+    """The same recipe on fewer images, for more epochs: a part's epoch has fewer steps."""
+    longer = min(LONGER, (total / len(smaller.train)) ** 0.5)
+    config = replace(smaller.config, cnn_epochs=round(smaller.config.cnn_epochs * longer))
+    return CNNTask(replace(smaller, config=config), task.variant)
+
+
+def seeds(results: list[Result], test: Split) -> pd.DataFrame:
+    """Write seeds.csv: the same trainings with further seeds, on the same split, and how far they spread.
+
+    A seed decides initial weights, order and augmentation. An interrupted training continues.
+
+    Returns:
+        One row per model and seed: model, seed, val_accuracy, test_accuracy.
+    """
+    setup = results[0].task.setup
+    count = setup.config.seeds or (3 if setup.device.type == "cuda" else 1)
+    rows = []
+    for result in results:
+        val = result.training.evaluations["val"].accuracy
+        row = {"model": result.task.title, "seed": setup.config.seed}
+        rows.append(row | {"val_accuracy": val, "test_accuracy": result.test.accuracy})
+        for seed in range(setup.config.seed + 1, setup.config.seed + count):
+            other = replace(setup, config=replace(setup.config, seed=seed))
+            if result.task.kind == "cnn":
+                task: Task = CNNTask(other, result.task.variant)
+            else:
+                task = ProbeTask(other, result.task.variant, result.task.encoder)
+            print(f"{task.title}, seed {seed}")
+            checkpoint = Checkpoint(task.runs / "state" / f"seed-{seed}.pt", experiment_key(task))
+            evaluations = train_only(task, test, checkpoint=checkpoint, say=print)
+            accuracies = dict(zip(("val_accuracy", "test_accuracy"), (e.accuracy for e in evaluations), strict=True))
+            rows.append({"model": task.title, "seed": seed} | accuracies)
+    table = pd.DataFrame(rows)
+    write_csv(setup.config.results_path / "seeds.csv", table)
+    return table
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The probe's penalty, chosen on validation."""
+
+    table: pd.DataFrame  # strength, val_accuracy, val_loss
+    strength: float  # the chosen one: smallest validation loss
+    test_accuracy: float  # of the head refitted on train and val together
+
+
+def sweep_penalty(probe: Training, test: Split) -> Sweep:
+    """Choose the penalty of a logistic regression on the probe's features, as DINOv2's evaluation does.
+
+    scikit-learn's L-BFGS on standardised features, one fit for each strength on train, the smallest validation loss
+    wins; refitted on train and val together, it is evaluated on test once. Writes penalty.csv and penalty.png.
+    """
+    task, setup = probe.task, probe.task.setup
+    parts = [setup.train, setup.val, test]
+    features = [task.features(split).values.cpu().numpy() for split in parts]
+    labels = [split.labels.cpu().numpy() for split in parts]
+
+    def head(strength: float) -> Pipeline:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+
+    rows = []
+    for strength in STRENGTHS:
+        probabilities = head(strength).fit(features[0], labels[0]).predict_proba(features[1])
+        accuracy = float((probabilities.argmax(1) == labels[1]).mean())
+        loss = log_loss(labels[1], probabilities, labels=range(len(setup.classes)))
+        rows.append({"strength": strength, "val_accuracy": accuracy, "val_loss": loss})
+    table = pd.DataFrame(rows)
+    chosen = float(table.loc[table["val_loss"].idxmin(), "strength"])
+    refitted = head(chosen).fit(np.concatenate(features[:2]), np.concatenate(labels[:2]))
+    accuracy = float(refitted.score(features[2], labels[2]))
+    folder = setup.config.results_path
+    write_csv(folder / "penalty.csv", table.assign(model=task.title, chosen=table["strength"] == chosen))
+    own = probe.evaluations["val"]
+    figures.save(charts.penalty(table, chosen, own.accuracy, own.loss, task.name), folder / "penalty.png")
+    return Sweep(table, chosen, accuracy)
