@@ -27,7 +27,7 @@ from .costs import measure_costs, trace_training
 from .data import Split, batches, check_folder, load_train_val, make_toy_folder, pixel_statistics
 from .files import Hw1Error, sha256_tensors, write_csv, write_json
 from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
-from .tasks import CNNTask, Setup, Task
+from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
 from .training import Evaluation, evaluate, fit, overfit_check
 

@@ -1,11 +1,13 @@
 """The pictures: one function each, a matplotlib figure out. Colours are Okabe and Ito's, safe for the colour-blind."""
 
+import io
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from .files import atomic
@@ -26,9 +28,11 @@ def wrapped(titles: list[str]) -> list[str]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG atomically."""
+    """Write a PNG atomically, with a palette of 256 colours: a third of the size, and no difference to be seen."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100, bbox_inches="tight")
     with atomic(path) as partial:
-        figure.savefig(partial, dpi=100, bbox_inches="tight", metadata={"Software": None})
+        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(partial, optimize=True)
     return path
 
 
