@@ -18,7 +18,7 @@ from hw1_utils.config import ROOT
 from hw1_utils.notebook import LIVE, NOTEBOOK
 
 OUTPUTS = ROOT / "outputs" / "smoke"
-MODELS = ("cnn", "cnn_assignment", "vit")
+MODELS = ("cnn", "cnn_short", "cnn_assignment", "cnn_taught", "vit", "vit_layers")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_cells_that_should_show_something_do(executed):
     silent = [c.source for c in code_cells(executed) if not c.outputs and LIVE not in c.metadata.get("tags", [])]
     assert all(source.startswith(("PROFILE", "import importlib")) for source in silent), silent
     pictures = [o for c in code_cells(executed) for o in c.outputs if "image/png" in o.get("data", {})]
-    assert len(pictures) == 13  # 3 sample grids, 3 curves, 4 confusion matrices, 3 comparisons
+    assert len(pictures) == 18  # 3 sample grids, 6 curves, 4 confusion matrices, 3 comparisons, 2 of evidence
     conclusion = "".join(o["data"].get("text/markdown", "") for o in code_cells(executed)[-1].outputs)
     assert "**Conclusion.**" in conclusion and "vit_tiny_patch16_224" in conclusion
 
@@ -114,7 +114,7 @@ def test_progress_table_and_places_are_printed(run):
 
 def test_html_report_stands_alone(run):
     page = (OUTPUTS / "report.html").read_text()
-    assert page.count("data:image/png;base64") >= 13 and "localhost" not in page
+    assert page.count("data:image/png;base64") >= 18 and "localhost" not in page
 
 
 def test_committed_notebook_is_small_and_has_the_colab_metadata():

@@ -70,7 +70,7 @@ def test_input_sizes_cost_what_their_patches_cost(trained, monkeypatch):
     assert table["macs"][1] / table["macs"][0] > (160 / 96) ** 2 * 0.95
     assert (table["val_accuracy_low"] <= table["val_accuracy"]).all()
     folder = trained[1].task.setup.config.results_path
-    pd.testing.assert_frame_equal(pd.read_csv(folder / "input_size.csv"), table, rtol=1e-4)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "input_size.csv"), table, rtol=1e-4, check_dtype=False)
     assert is_picture(folder / "input_size.png")
 
 
