@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,8 +10,8 @@ from torch import nn
 
 from hw1_utils.features import extract
 from hw1_utils.models import load_encoder
-from hw1_utils.tasks import EVAL_BATCH, ProbeTask
-from hw1_utils.training import evaluate, fit
+from hw1_utils.studies import part_of, pick, train_only
+from hw1_utils.tasks import ProbeTask
 
 from . import literal
 from .common import load, rate, ratio, show, side_by_side
@@ -49,61 +50,35 @@ def extraction(setup) -> None:
 
 def formats(setup) -> None:
     """The same heads on features of both number formats: 5,000 training images, all validation images."""
-    train, val = setup.train, setup.val
+    part, val = part_of(setup.train, pick(setup.train, FORMAT_IMAGES, seed=0)), setup.val
     rows = []
     for pooling in ("cls", "layers"):
         accuracies = {}
         for dtype in (torch.float32, setup.precision.dtype):
             encoder = load_encoder(setup.config, setup.device, dtype)
-            task = ProbeTask(setup, pooling, encoder)
-            x, y = (
-                extract(encoder, images, setup.config.extract_batch_size, setup.config.cache_path).values
-                for images in (train.images[:FORMAT_IMAGES], val.images)
-            )
-            x, y = x[:, : task.model.in_features], y[:, : task.model.in_features]
-            accuracies[dtype] = head_accuracy(task, x, train.labels[:FORMAT_IMAGES], y, val.labels)
+            task = ProbeTask(replace(setup, train=part), pooling, encoder)
+            accuracies[dtype] = train_only(task)[0].accuracy
         single, fast = accuracies.values()
         rows.append([pooling, f"{single:.2%}", f"{fast:.2%}", f"{(fast - single) * 100:+.2f}"])
     title = f"Number format: accuracy on {len(val):,} validation images, heads trained on {FORMAT_IMAGES:,} images"
     show(title, ["Pooling", "fp32", setup.precision.name, "Difference, points"], rows, setup)
 
 
-def head_accuracy(task, x, labels, val_x, val_labels) -> float:
-    """Train the task's head on given features with the package's own loop."""
-    if task.variant == "layers":
-        task.model.measure(x)
-
-    def shuffled(epoch: int) -> list:
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)).to(x.device)
-        return [(x[i], labels[i]) for i in order.split(task.batch_size)]
-
-    optimizer = task.recipe(task.model)["optimizer"]
-    steps = task.epochs * len(shuffled(1))
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    fit(task.model, shuffled, epochs=task.epochs, precision=task.precision, optimizer=optimizer, scheduler=scheduler)
-    pairs = zip(val_x.split(EVAL_BATCH), val_labels.split(EVAL_BATCH), strict=True)
-    return evaluate(task.model, pairs, task.precision).accuracy
-
-
 def whole(setup) -> None:
     """Images to validation figure: features once and epochs on them, against the encoder inside the loop."""
-    task = ProbeTask(setup)
-    train, val, encoder = setup.train, setup.val, task.encoder
-    count, size = LITERAL_IMAGES, setup.config.extract_batch_size
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        x, y = (
-            extract(encoder, images[:count], size, Path(folder)).values[:, : encoder.features]
-            for images in (train.images, val.images)
-        )
-        head_accuracy(task, x, train.labels[:count], y, val.labels[:count])
-    ours = time.perf_counter() - started
+    train, val = (part_of(split, pick(split, LITERAL_IMAGES, seed=0)) for split in (setup.train, setup.val))
+    with tempfile.TemporaryDirectory() as cache:
+        config = replace(setup.config, data_dir=f"{cache}/none", probe_epochs=LITERAL_EPOCHS)  # features are not cached
+        task = ProbeTask(replace(setup, config=config, train=train, val=val))
+        started = time.perf_counter()
+        train_only(task)
+        ours = time.perf_counter() - started
     plain = load_encoder(setup.config, setup.device, torch.float32)
     model = nn.Sequential(plain.backbone, nn.Linear(plain.features, len(setup.classes)).to(setup.device))
     transform = literal.eval_transform(plain.mean.tolist(), plain.std.tolist(), plain.input_size[0])
     folder = setup.config.data_path / "train"
     loaders = [
-        literal.loader(folder, transform, task.batch_size, names=split.paths[:count], shuffle=split is train)
+        literal.loader(folder, transform, task.batch_size, names=split.paths, shuffle=split is train)
         for split in (train, val)
     ]
     started = time.perf_counter()
@@ -116,7 +91,7 @@ def whole(setup) -> None:
         ["literal pipeline", f"{theirs:.1f}", ""],
         ["literal over package", "", f"{theirs / ours:.1f}×"],
     ]
-    title = f"The whole probe: {count} training and {count} validation images, {LITERAL_EPOCHS} epochs each, one run"
+    title = f"The whole probe: {len(train)} training and {len(val)} validation images, {LITERAL_EPOCHS} epochs each"
     show(title, ["What", "Seconds", "Ratio"], rows, setup)
 
 

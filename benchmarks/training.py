@@ -7,7 +7,6 @@ import time
 import torch
 import torch.nn.functional as F
 
-from hw1_utils.data import batches
 from hw1_utils.models import CNN
 from hw1_utils.tasks import EVAL_BATCH, CNNTask
 from hw1_utils.training import evaluate, first_steps, fit
@@ -82,9 +81,7 @@ def time_to_target(setup) -> None:
         quick.train_batches,
         epochs=quick.epochs,
         precision=setup.precision,
-        validate=lambda model: evaluate(
-            model, batches(val.images, val.labels, EVAL_BATCH, transform=quick.look), setup.precision
-        ),
+        validate=lambda model: evaluate(model, quick.eval_batches(val), setup.precision),
         stop=lambda row: row["val_accuracy"] >= TARGET and not reached.append(row["elapsed_seconds"]),
         say=print,
         **quick.recipe(quick.model),
