@@ -29,7 +29,7 @@ from .files import Hw1Error, sha256_tensors, write_csv, write_json
 from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
-from .training import Evaluation, evaluate, fit, overfit_check
+from .training import Evaluation, evaluate, fit, judged, overfit_check
 
 SANITY_BATCHES, SANITY_BATCH_SIZE = 3, 32
 
@@ -150,14 +150,14 @@ def train(task: Task) -> Training:
             "loop_images_per_second": len(setup.train) * len(history) / seconds,
         }
         write_json(state / "costs.json", {"key": key, "costs": costs})
-    judged = recipe["ema"].module if recipe.get("ema") else task.model
+    model = judged(task.model, recipe.get("ema"))
     return Training(
         task=task,
-        model=judged,
+        model=model,
         history=pd.DataFrame(history),
         operators=pd.read_csv(operators),
         costs=json.loads((state / "costs.json").read_text())["costs"],
-        evaluations={s.name: evaluate(judged, task.eval_batches(s), task.precision) for s in (setup.train, setup.val)},
+        evaluations={s.name: evaluate(model, task.eval_batches(s), task.precision) for s in (setup.train, setup.val)},
     )
 
 

@@ -23,7 +23,7 @@ from .files import write_csv
 from .metrics import wilson
 from .models import FrozenEncoder
 from .tasks import CNNTask, ProbeTask, Setup, Task
-from .training import Evaluation, evaluate, fit
+from .training import Evaluation, evaluate, fit, judged
 
 INPUT_SIZES = (96, 112, 160, 224)  # pixels: multiples of a ViT-Tiny's patches of 16
 PER_CLASS = (10, 30, 100, 300, 1000, 3000)  # training images, as far as there are so many
@@ -49,8 +49,8 @@ def train_only(task: Task, *others: Split, **options: object) -> list[Evaluation
     """Train without trace and logs; judge on validation and on `others`. `options` go to `fit`."""
     recipe = task.recipe(task.model)
     fit(task.model, task.train_batches, epochs=task.epochs, precision=task.precision, **recipe, **options)
-    judged = recipe["ema"].module if recipe.get("ema") else task.model
-    return [evaluate(judged, task.eval_batches(split), task.precision) for split in (task.setup.val, *others)]
+    model = judged(task.model, recipe.get("ema"))
+    return [evaluate(model, task.eval_batches(split), task.precision) for split in (task.setup.val, *others)]
 
 
 def _row(evaluation: Evaluation) -> dict:

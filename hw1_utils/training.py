@@ -132,7 +132,7 @@ def fit(
                 f"The loss is {row['train_loss']} in epoch {epoch}: training diverged; lower the learning rate."
             )
         if validate:
-            evaluation = validate(ema.module if ema else model)
+            evaluation = validate(judged(model, ema))
             row |= {"val_loss": evaluation.loss, "val_accuracy": evaluation.accuracy}
         history.append(row)
         if tracker:
@@ -143,6 +143,11 @@ def fit(
         if stop and stop(row):
             break
     return history
+
+
+def judged(model: nn.Module, ema: AveragedModel | None) -> nn.Module:
+    """What is judged: the moving average of the weights where one is kept, else the model itself."""
+    return ema.module if ema else model
 
 
 def _line(row: dict, epochs: int, seen: int) -> str:
@@ -177,7 +182,7 @@ def overfit_check(
         epochs=max_epochs,
         optimizer=torch.optim.AdamW(trainable(model), lr=lr, weight_decay=0.0),
         precision=precision,
-        validate=lambda judged: evaluate(judged, batches, precision),
+        validate=lambda trained: evaluate(trained, batches, precision),
         stop=lambda row: row["val_accuracy"] == 1.0,
     )
     if history[-1]["val_accuracy"] < 1.0:
