@@ -1,9 +1,23 @@
 """The conclusion in words, written from the numbers of the run, so that it can never contradict the tables."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from . import metrics
-from .experiment import Result
+from .files import atomic
+from .judging import Result
+
+
+def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFrame, corrections: str) -> str:
+    """Write conclusion.md: the comparison, what the studies say, the errata. Returns the text."""
+    text = (
+        f"{comparison}\n**How many images before your own CNN pays?** (validation) {how_many_images(curve)}\n\n"
+        f"**Other seeds.** (test) {seeds_in_words(seeds)}\n\n## Errata of the assignment\n\n{corrections}"
+    )
+    with atomic(folder / "conclusion.md") as partial:
+        partial.write_text(text, encoding="utf-8")
+    return text
 
 
 def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:
@@ -37,21 +51,9 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
         f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {total:,} test images; "
         f"seed {cnn['seed']}; {cnn['device']}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
         "",
-        "**Convergence.** "
-        + " ".join(
-            f"{row['model']} comes within a point of its best validation accuracy after {row['epochs_to_converge']} of "
-            f"{row['epochs']} epochs, {row['seconds_to_converge']:.0f} s"
-            + (f" ({_before(row)} included)." if _before(row) else ".")
-            for _, row in quality.iterrows()
-        ),
+        "**Convergence.** " + " ".join(_convergence(row) for row in (cnn, probe)),
         "",
-        "**Generalisation.** With augmentation off, "
-        + "; ".join(
-            f"{row['model']}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
-            f"{row['test_accuracy']:.1%} on test, a gap of {row['generalisation_gap'] * 100:.1f} points"
-            for _, row in quality.iterrows()
-        )
-        + ".",
+        "**Generalisation.** With augmentation off, " + "; ".join(_generalisation(row) for row in (cnn, probe)) + ".",
         "",
         f"**Performance.** {cnn['model']}: {_with_interval(cnn)}; {probe['model']}: {_with_interval(probe)}. {verdict} "
         f"(on the same {total:,} images, {only_probe} are right only with the probe and {only_cnn} only with the CNN; "
@@ -73,9 +75,19 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
     return "\n".join(lines) + "\n"
 
 
-def _before(row: pd.Series) -> str:
-    """What the seconds of training hold besides the epochs."""
-    return "feature extraction" if row["encoder"] else "teacher" if row["recipe"] == "taught" else ""
+def _convergence(row: pd.Series) -> str:
+    included = " (feature extraction included)" if row["encoder"] else ""
+    return (
+        f"{row['model']} comes within a point of its best validation accuracy after {row['epochs_to_converge']} of "
+        f"{row['epochs']} epochs, {row['seconds_to_converge']:.0f} s{included}."
+    )
+
+
+def _generalisation(row: pd.Series) -> str:
+    return (
+        f"{row['model']}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
+        f"{row['test_accuracy']:.1%} on test, a gap of {row['generalisation_gap'] * 100:.1f} points"
+    )
 
 
 def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
@@ -93,7 +105,8 @@ def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
 
 def _with_interval(row: pd.Series) -> str:
     interval = f"95 % interval {row['test_accuracy_low']:.1%} to {row['test_accuracy_high']:.1%}"
-    return f"{row['test_accuracy']:.1%} ({interval}), macro F1 {row['test_macro_f1']:.3f}"
+    f1 = f"{row['test_macro_f1']:.3f} ({row['test_macro_f1_low']:.3f} to {row['test_macro_f1_high']:.3f})"
+    return f"{row['test_accuracy']:.1%} ({interval}), macro F1 {f1}"
 
 
 def _times(ratio: float) -> str:
@@ -115,23 +128,37 @@ def _advice(significant: bool, gap: float) -> str:
     )
 
 
-def how_many_images(table: pd.DataFrame) -> str:
+def how_many_images(curve: pd.DataFrame) -> str:
     """The learning curve in a sentence per probe: from how many training images on is the CNN the better one?
 
-    `table` as from `studies.learning_curve`. Better means: its interval lies above the probe's.
+    `curve` as from `studies.learning_curve`. Better means: its interval lies above the probe's.
     """
-    cnn = table[table["name"].str.startswith("cnn")].set_index("train_images")
+    cnn = curve[curve["name"].str.startswith("cnn")].set_index("train_images")
+    few, most = cnn.index.min(), cnn.index.max()
     sentences = []
-    for title, rows in table[~table["name"].str.startswith("cnn")].groupby("model", sort=False):
+    for title, rows in curve[~curve["name"].str.startswith("cnn")].groupby("model", sort=False):
         probe = rows.set_index("train_images")
         ahead = cnn.index[cnn["val_accuracy_low"] > probe["val_accuracy_high"].reindex(cnn.index)]
-        few, most = cnn.index.min(), cnn.index.max()
         gaps = (probe["val_accuracy"] - cnn["val_accuracy"]) * 100
-        answer = f"from {min(ahead):,} images on" if len(ahead) else f"not with {most:,} images"
+        first, last = (f"{abs(gaps[n]):.1f} points {'ahead' if gaps[n] >= 0 else 'behind'}" for n in (few, most))
+        answer = f"beats it from {min(ahead):,} on" if len(ahead) else f"never does, up to {most:,}"
         sentences.append(
-            f"Is the CNN better than the {title}? In this run {answer}: the probe leads by {gaps[few]:.1f} points with "
-            f"{few:,} training images and by {gaps[most]:.1f} with {most:,}."
+            f"{title} is {first} with {few:,} training images and {last} with {most:,}; your own CNN {answer}."
         )
+    return " ".join(sentences)
+
+
+def seeds_in_words(table: pd.DataFrame) -> str:
+    """Mean and standard deviation over seeds of each model's test accuracy, where there is more than one seed.
+
+    `table` as from `studies.seeds`.
+    """
+    sentences = []
+    for title, rows in table.groupby("model", sort=False):
+        accuracy, count = rows["test_accuracy"], len(rows)
+        spread = f", standard deviation {accuracy.std() * 100:.2f} points" if count > 1 else ""
+        seeds = f"{count} seeds" if count > 1 else "one seed"
+        sentences.append(f"{title}: {accuracy.mean():.2%} over {seeds}{spread}.")
     return " ".join(sentences)
 
 

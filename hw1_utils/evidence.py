@@ -8,8 +8,8 @@ import pandas as pd
 
 from . import charts, figures, metrics
 from .data import Split
-from .experiment import Result
 from .files import write_csv
+from .judging import Result
 
 SHOWN = 10  # images of each kind in the gallery
 

@@ -5,27 +5,26 @@ tasks = [CNNTask(setup, "tuned"), CNNTask(setup, "assignment"), ProbeTask(setup)
 for task in tasks: sanity_check(task)
 trainings = [train(task) for task in tasks]
 trainings += [train(taught_by(trainings[-1]))]
-results = [evaluate_on_test(training, test) for training in trainings]
+results = [judging.judge(training, test) for training in trainings]
 """
 
 import copy
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from . import cifar10, metrics
+from . import cifar10
 from .checkpoint import Checkpoint
 from .config import Config
 from .costs import measure_costs, trace_training
-from .data import Split, batches, check_folder, load_train_val, make_toy_folder, pixel_statistics
-from .files import Hw1Error, sha256_tensors, write_csv, write_json
+from .data import batches, check_folder, load_train_val, make_toy_folder, pixel_statistics
+from .files import sha256_tensors, write_csv, write_json
 from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
@@ -158,57 +157,6 @@ def train(task: Task) -> Training:
         operators=pd.read_csv(operators),
         costs=json.loads((state / "costs.json").read_text())["costs"],
         evaluations={s.name: evaluate(model, task.eval_batches(s), task.precision) for s in (setup.train, setup.val)},
-    )
-
-
-def evaluate_on_test(training: Training, test: Split) -> Evaluation:
-    """The one look at the test set, after all training is done."""
-    task = training.task
-    evaluation = evaluate(training.model, task.eval_batches(test), task.precision)
-    if len(evaluation.labels) != len(test):
-        raise Hw1Error(f"{len(evaluation.labels)} of {len(test)} test images were evaluated: this is a bug.")
-    return evaluation
-
-
-@dataclass(frozen=True)
-class Result:
-    """A trained model, judged on test."""
-
-    training: Training
-    test: Evaluation
-    classes: list[str]
-
-    @property
-    def task(self) -> Task:
-        return self.training.task
-
-    @property
-    def predictions(self) -> np.ndarray:
-        return self.test.probabilities.argmax(1).numpy()
-
-    @property
-    def correct(self) -> np.ndarray:
-        return self.predictions == self.test.labels.numpy()
-
-    def per_class(self) -> pd.DataFrame:
-        return metrics.per_class(self.test.labels.numpy(), self.predictions, self.classes)
-
-    def confusion(self) -> np.ndarray:
-        return metrics.confusion(self.test.labels.numpy(), self.predictions, len(self.classes))
-
-
-def evaluate_both_ways(training: Training, split: Split) -> Evaluation:
-    """A CNN's probabilities averaged over each image and its mirror image: flip-TTA, at twice the cost."""
-    task = training.task
-    mirrored = replace(split, images=split.images.flip(3))
-    one, other = (evaluate(training.model, task.eval_batches(s), task.precision) for s in (split, mirrored))
-    probabilities = (one.probabilities + other.probabilities) / 2
-    true = probabilities.gather(1, one.labels[:, None])
-    return Evaluation(
-        loss=-true.log().mean().item(),
-        accuracy=(probabilities.argmax(1) == one.labels).double().mean().item(),
-        probabilities=probabilities,
-        labels=one.labels,
     )
 
 

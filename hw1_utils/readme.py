@@ -12,7 +12,7 @@ COLUMNS = {
     "README.md": (
         "Model",
         "Test accuracy (95 % interval)",
-        "Macro F1",
+        "Macro F1 (95 % interval)",
         "Parameters (trained)",
         "Multiply-adds per image",
         "Training, features included",
@@ -21,7 +21,7 @@ COLUMNS = {
     "README.ru.md": (
         "Модель",
         "Точность на тесте (95 % интервал)",
-        "Макро-F1",
+        "Макро-F1 (95 % интервал)",
         "Параметры (обучаемые)",
         "Умножений-сложений на картинку",
         "Обучение вместе с признаками",
@@ -41,7 +41,7 @@ def table(results: Path, language: str) -> str:
         cells = (
             q["model"],
             f"{q['test_accuracy']:.2%} ({q['test_accuracy_low']:.2%} – {q['test_accuracy_high']:.2%})",
-            f"{q['test_macro_f1']:.4f}",
+            f"{q['test_macro_f1']:.4f} ({q['test_macro_f1_low']:.4f} – {q['test_macro_f1_high']:.4f})",
             f"{c['parameters']:,} ({c['trainable_parameters']:,})",
             f"{c['macs'] / 1e6:,.1f} M",
             f"{c['total_training_seconds']:,.0f} {seconds}",

@@ -1,21 +1,18 @@
-"""What is left when a run is over: CSVs, pictures, the stamp, and the conclusion in words, all from its numbers."""
+"""What is left when a run is over: CSVs, pictures, and the stamp that says where their numbers come from."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from . import charts, figures, metrics
-from .conclusion import conclusion
 from .data import Split
-from .experiment import Result, Training, evaluate_both_ways, evaluate_on_test
-from .files import atomic, write_csv, write_json
+from .experiment import Training
+from .files import write_csv, write_json
+from .judging import Result, evaluate_both_ways
 from .runtime import peak_rss_mb
 from .tasks import Setup
 
-
-def judge(training: Training, test: Split) -> Result:
-    """Evaluate a trained model on test."""
-    return Result(training, evaluate_on_test(training, test), training.task.setup.classes)
+MILESTONES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)  # validation accuracies
 
 
 def draw_curves(training: Training) -> Path:
@@ -41,6 +38,26 @@ def stamp(setup: Setup) -> dict:
 def spent_before(training: Training) -> float:
     """Seconds before the first epoch: computing features, training the teacher."""
     return training.costs["extraction_seconds"] + training.costs["teacher_seconds"]
+
+
+def milestones(training: Training) -> pd.DataFrame:
+    """Epochs and seconds until validation accuracy first reaches 50, 60, ... %; empty cells where it never does.
+
+    Columns: model, val_accuracy, epochs, seconds (of training, with what came before the first epoch).
+    """
+    history, rows = training.history, []
+    for target in MILESTONES:
+        reached = history[history["val_accuracy"] >= target]
+        epochs, seconds = reached[["epoch", "elapsed_seconds"]].iloc[0] if len(reached) else (None, None)
+        rows.append(
+            {
+                "model": training.task.title,
+                "val_accuracy": target,
+                "epochs": epochs,
+                "seconds": None if seconds is None else seconds + spent_before(training),
+            }
+        )
+    return pd.DataFrame(rows).astype({"epochs": "Int64", "seconds": "float64"})
 
 
 def metrics_row(result: Result) -> dict:
@@ -93,7 +110,7 @@ def write_model(result: Result, test: Split) -> None:
 
 
 def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write both comparison CSVs, the figures, the conclusion, and the files that say where it all comes from.
+    """Write both comparison CSVs, milestones.csv, the figures, and the files that say where it all comes from.
 
     Returns:
         The tables of model_metrics_comparison.csv and model_profile_comparison.csv.
@@ -108,6 +125,7 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     )
     write_csv(folder / "model_metrics_comparison.csv", quality)
     write_csv(folder / "model_profile_comparison.csv", costs)
+    write_csv(folder / "milestones.csv", pd.concat([milestones(result.training) for result in results]))
     names = [result.task.name for result in results]
     titles = [result.task.title for result in results]
     histories = {title: result.training.history for title, result in zip(titles, results, strict=True)}
@@ -118,8 +136,6 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     figures.save(charts.quality_and_cost(quality, costs, names), folder / "quality_and_cost.png")
     write_json(folder / "config.json", setup.config.shown())
     write_json(folder / "environment.json", {**setup.environment, "peak_rss_mb": peak_rss_mb()})
-    with atomic(folder / "conclusion.md") as partial:
-        partial.write_text(conclusion(results, quality, costs), encoding="utf-8")
     return quality, costs
 
 

@@ -4,6 +4,7 @@ Input size and number of images are answered on validation data; the test set is
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,15 +19,16 @@ from sklearn.preprocessing import StandardScaler
 from . import charts, figures, profiling
 from .checkpoint import Checkpoint
 from .data import Split
-from .experiment import Result, Training, experiment_key
+from .experiment import Training, experiment_key
 from .files import write_csv
+from .judging import Result
 from .metrics import wilson
 from .models import FrozenEncoder
 from .tasks import CNNTask, ProbeTask, Setup, Task
 from .training import Evaluation, evaluate, fit, judged
 
 INPUT_SIZES = (96, 112, 160, 224)  # pixels: multiples of a ViT-Tiny's patches of 16
-PER_CLASS = (10, 30, 100, 300, 1000, 3000)  # training images, as far as there are so many
+PER_CLASS = (10, 30, 100, 300, 1000)  # training images, as far as there are so many
 LONGER = 5.0  # on few images the CNN gets up to this many times the epochs
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
 
@@ -51,6 +53,11 @@ def train_only(task: Task, *others: Split, **options: object) -> list[Evaluation
     fit(task.model, task.train_batches, epochs=task.epochs, precision=task.precision, **recipe, **options)
     model = judged(task.model, recipe.get("ema"))
     return [evaluate(model, task.eval_batches(split), task.precision) for split in (task.setup.val, *others)]
+
+
+def _kept(task: Task, name: str) -> Checkpoint:
+    """Where a study's training is kept: an interrupted one continues, a finished one is only judged again."""
+    return Checkpoint(task.runs / "state" / f"{name}.pt", experiment_key(task))
 
 
 def _row(evaluation: Evaluation) -> dict:
@@ -79,7 +86,7 @@ def input_sizes(probe: Training) -> pd.DataFrame:
     rows = []
     for side in INPUT_SIZES:
         other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
-        (evaluation,) = train_only(other)
+        (evaluation,) = train_only(other, checkpoint=_kept(other, f"input-{side}"))
         features = other.features(train)
         rows.append(
             {
@@ -105,10 +112,12 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
     Each size is a stratified part of the training images. The last size is all of them: the trainings themselves.
     """
     setup = cnn.task.setup
-    total, classes = len(setup.train), len(setup.classes)
-    rows = []
-    for per_class in (n for n in PER_CLASS if n * classes < 0.8 * total):
-        index = pick(setup.train, per_class * classes, setup.config.seed)
+    total, rows = len(setup.train), []
+    counts = [n * len(setup.classes) for n in PER_CLASS if n * len(setup.classes) < 0.8 * total]
+    work = sum(n * cnn.task.epochs * _longer(n, total) for n in counts)
+    print(f"Up to {work / cnn.costs['loop_images_per_second']:.0f} s for {len(counts)} further trainings of the CNN")
+    for count in counts:
+        index = pick(setup.train, count, setup.config.seed)
         smaller = replace(setup, train=part_of(setup.train, index))
         tasks: list[Task] = [_cnn_on(smaller, total, cnn.task)]
         for probe in probes:
@@ -117,12 +126,10 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
             task.use_features(setup.val, probe.task.features(setup.val).values)
             tasks.append(task)
         for task in tasks:
-            rows.append({"model": task.title, "name": task.name, "train_images": len(index)} | _row(*train_only(task)))
-            rows[-1]["epochs"] = task.epochs
-    for training in (cnn, *probes):
-        task = training.task
-        row = {"model": task.title, "name": task.name, "train_images": total} | _row(training.evaluations["val"])
-        rows.append(row | {"epochs": task.epochs})
+            (evaluation,) = train_only(task, checkpoint=_kept(task, f"images-{count}"))
+            rows.append(_size_row(task, evaluation))
+            print(f"  {count:,} images, {task.title}, {task.epochs} epochs: val {evaluation.accuracy:.1%}")
+    rows += [_size_row(training.task, training.evaluations["val"]) for training in (cnn, *probes)]
     table = pd.DataFrame(rows)
     folder = setup.config.results_path
     write_csv(folder / "learning_curve.csv", table)
@@ -130,42 +137,62 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
     return table
 
 
+def _size_row(task: Task, evaluation: Evaluation) -> dict:
+    model = {"model": task.title, "name": task.name, "train_images": len(task.setup.train)}
+    return model | _row(evaluation) | {"epochs": task.epochs}
+
+
+def _longer(count: int, total: int) -> float:
+    """Times as many epochs on `count` of `total` images: their epoch has fewer steps."""
+    return min(LONGER, (total / count) ** 0.5)
+
+
 def _cnn_on(smaller: Setup, total: int, task: CNNTask) -> CNNTask:
-    """The same recipe on fewer images, for more epochs: a part's epoch has fewer steps."""
-    longer = min(LONGER, (total / len(smaller.train)) ** 0.5)
-    config = replace(smaller.config, cnn_epochs=round(smaller.config.cnn_epochs * longer))
+    """The same recipe on fewer images, for more epochs."""
+    longer = _longer(len(smaller.train), total)
+    names = ("cnn_epochs", "short_epochs")
+    config = replace(smaller.config, **{name: round(getattr(smaller.config, name) * longer) for name in names})
     return CNNTask(replace(smaller, config=config), task.variant)
 
 
 def seeds(results: list[Result], test: Split) -> pd.DataFrame:
     """Write seeds.csv: the same trainings with further seeds, on the same split, and how far they spread.
 
-    A seed decides initial weights, order and augmentation. An interrupted training continues.
+    A seed decides initial weights, order and augmentation. `config.seeds` says how many; None: see `_count`.
 
     Returns:
         One row per model and seed: model, seed, val_accuracy, test_accuracy.
     """
     setup = results[0].task.setup
-    count = setup.config.seeds or (3 if setup.device.type == "cuda" else 1)
-    rows = []
+    config, rows = setup.config, []
     for result in results:
-        val = result.training.evaluations["val"].accuracy
-        row = {"model": result.task.title, "seed": setup.config.seed}
-        rows.append(row | {"val_accuracy": val, "test_accuracy": result.test.accuracy})
-        for seed in range(setup.config.seed + 1, setup.config.seed + count):
-            other = replace(setup, config=replace(setup.config, seed=seed))
+        own = (result.training.evaluations["val"], result.test)
+        rows.append(_seed_row(result.task, config.seed, own))
+        for seed in range(config.seed + 1, config.seed + _count(result.task)):
+            other = replace(setup, config=replace(config, seed=seed))
             if result.task.kind == "cnn":
                 task: Task = CNNTask(other, result.task.variant)
             else:
                 task = ProbeTask(other, result.task.variant, result.task.encoder)
+                for split in (setup.train, setup.val, test):
+                    task.use_features(split, result.task.features(split).values)
             print(f"{task.title}, seed {seed}")
-            checkpoint = Checkpoint(task.runs / "state" / f"seed-{seed}.pt", experiment_key(task))
-            evaluations = train_only(task, test, checkpoint=checkpoint, say=print)
-            accuracies = dict(zip(("val_accuracy", "test_accuracy"), (e.accuracy for e in evaluations), strict=True))
-            rows.append({"model": task.title, "seed": seed} | accuracies)
+            evaluations = train_only(task, test, checkpoint=_kept(task, f"seed-{seed}"), say=print)
+            rows.append(_seed_row(task, seed, evaluations))
     table = pd.DataFrame(rows)
     write_csv(setup.config.results_path / "seeds.csv", table)
     return table
+
+
+def _count(task: Task) -> int:
+    """Seeds of a model. A probe's cost nothing once the features are there; on a CPU the CNN's are asked for."""
+    cheap = task.kind == "probe" or task.setup.device.type == "cuda"
+    return task.setup.config.seeds or (3 if cheap else 1)
+
+
+def _seed_row(task: Task, seed: int, evaluations: Sequence[Evaluation]) -> dict:
+    val, test = evaluations
+    return {"model": task.title, "seed": seed, "val_accuracy": val.accuracy, "test_accuracy": test.accuracy}
 
 
 @dataclass(frozen=True)
@@ -202,7 +229,8 @@ def sweep_penalty(probe: Training, test: Split) -> Sweep:
     refitted = head(chosen).fit(np.concatenate(features[:2]), np.concatenate(labels[:2]))
     accuracy = float(refitted.score(features[2], labels[2]))
     folder = setup.config.results_path
-    write_csv(folder / "penalty.csv", table.assign(model=task.title, chosen=table["strength"] == chosen))
+    where_chosen = [accuracy if strength == chosen else None for strength in STRENGTHS]
+    write_csv(folder / "penalty.csv", table.assign(model=task.title, refitted_test_accuracy=where_chosen))
     own = probe.evaluations["val"]
     figures.save(charts.penalty(table, chosen, own.accuracy, own.loss, task.name), folder / "penalty.png")
     return Sweep(table, chosen, accuracy)

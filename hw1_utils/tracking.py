@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-BINS = 64  # per histogram: a few hundred bytes each
+BINS = 32  # per histogram: a few hundred bytes each
 
 
 class Tracker:

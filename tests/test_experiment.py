@@ -15,14 +15,13 @@ from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.experiment import (
     CNNTask,
     ProbeTask,
-    evaluate_both_ways,
-    evaluate_on_test,
     prepare,
     sanity_check,
     taught_by,
     train,
 )
 from hw1_utils.files import Hw1Error
+from hw1_utils.judging import evaluate_both_ways, judge
 
 SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}
 TASKS = {
@@ -108,7 +107,7 @@ def test_trainings_learn_and_report_every_cost(finished):
     _, _, _, trainings, test = finished
     for training in trainings:
         assert training.history["epoch"].tolist() == [1, 2, 3]
-        assert evaluate_on_test(training, test).accuracy > 0.8  # three colours
+        assert judge(training, test).test.accuracy > 0.8  # three colours
         missing = [name for name, value in training.costs.items() if value is None]
         assert missing == []
         assert training.costs["trace_steps"] == 50
@@ -134,7 +133,7 @@ def test_the_last_row_of_the_history_is_the_model_that_is_judged(finished):
 def test_test_evaluation_sees_every_image_in_order(finished):
     _, _, _, trainings, test = finished
     for training in trainings:
-        evaluation = evaluate_on_test(training, test)
+        evaluation = judge(training, test).test
         assert torch.equal(evaluation.labels, test.labels)
         assert torch.allclose(evaluation.probabilities.sum(1), torch.ones(len(test)), atol=1e-5)
 
@@ -158,7 +157,7 @@ def test_both_probes_work_on_raw_images_as_they_do_on_features(finished):
     *_, trainings, test = finished
     for training in trainings[1:]:
         probabilities = training.task.full_model(test.images).softmax(1)
-        expected = evaluate_on_test(training, test).probabilities
+        expected = judge(training, test).test.probabilities
         torch.testing.assert_close(probabilities, expected, rtol=0, atol=2e-2)  # bf16 in batches of another size
 
 
@@ -195,7 +194,7 @@ def test_flip_averaging_is_the_mean_of_both_views_and_blind_to_the_side(finished
     training = trainings[0]
     mirrored = dataclasses.replace(test, images=test.images.flip(3))
     both = evaluate_both_ways(training, test)
-    views = [evaluate_on_test(training, split).probabilities for split in (test, mirrored)]
+    views = [judge(training, split).test.probabilities for split in (test, mirrored)]
     torch.testing.assert_close(both.probabilities, sum(views) / 2)
     torch.testing.assert_close(both.probabilities, evaluate_both_ways(training, mirrored).probabilities)
     assert both.accuracy == float((both.probabilities.argmax(1) == test.labels).double().mean())
@@ -214,7 +213,7 @@ def test_the_same_config_gives_the_same_numbers_in_another_folder(make_smoke_con
     one, two = trainings
     pd.testing.assert_frame_equal(numbers(one.history), numbers(two.history), check_exact=True)
     test = load_test(one.task.setup.config)
-    probabilities = [evaluate_on_test(training, test).probabilities for training in trainings]
+    probabilities = [judge(training, test).test.probabilities for training in trainings]
     assert torch.equal(*probabilities)
 
 

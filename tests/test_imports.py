@@ -24,6 +24,7 @@ LAYERS = [
     {"tasks"},
     {"costs"},
     {"experiment"},
+    {"judging"},
     {"figures"},
     {"charts"},
     {"conclusion", "evidence", "studies"},

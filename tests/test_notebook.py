@@ -64,9 +64,10 @@ def test_cells_that_should_show_something_do(executed):
     silent = [c.source for c in code_cells(executed) if not c.outputs and LIVE not in c.metadata.get("tags", [])]
     assert all(source.startswith(("PROFILE", "import importlib")) for source in silent), silent
     pictures = [o for c in code_cells(executed) for o in c.outputs if "image/png" in o.get("data", {})]
-    assert len(pictures) == 18  # 3 sample grids, 6 curves, 4 confusion matrices, 3 comparisons, 2 of evidence
+    assert len(pictures) == 21  # 3 grids, 6 curves, 4 confusion matrices, 3 comparisons, 2 of evidence, 3 studies
     conclusion = "".join(o["data"].get("text/markdown", "") for o in code_cells(executed)[-1].outputs)
-    assert "**Conclusion.**" in conclusion and "vit_tiny_patch16_224" in conclusion
+    assert "**Conclusion.**" in conclusion and "vit_tiny_patch16_224" in conclusion and "## Errata" in conclusion
+    assert (OUTPUTS / "results" / "conclusion.md").read_text() == conclusion
 
 
 def test_saved_notebook_tells_nothing_of_the_machine(executed):
@@ -114,7 +115,7 @@ def test_progress_table_and_places_are_printed(run):
 
 def test_html_report_stands_alone(run):
     page = (OUTPUTS / "report.html").read_text()
-    assert page.count("data:image/png;base64") >= 18 and "localhost" not in page
+    assert page.count("data:image/png;base64") >= 21 and "localhost" not in page
 
 
 def test_committed_notebook_is_small_and_has_the_colab_metadata():

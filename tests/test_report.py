@@ -12,10 +12,11 @@ import torch
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from hw1_utils import charts, experiment, figures, metrics, report
-from hw1_utils.conclusion import conclusion, errata, how_many_images
+from hw1_utils import charts, figures, metrics, report
+from hw1_utils.conclusion import conclusion, errata, how_many_images, seeds_in_words, write
 from hw1_utils.config import ROOT
 from hw1_utils.data import Split
+from hw1_utils.judging import Result
 from hw1_utils.runtime import Precision, environment
 from hw1_utils.training import Evaluation
 
@@ -55,7 +56,7 @@ def make_result(config, name, title, details, right, **costs):
         costs=ONE_COST | costs,
         evaluations={"train": evaluation([True] * 9 + [False]), "val": evaluation([True, False])},
     )
-    return experiment.Result(training, evaluation(right), CLASSES)
+    return Result(training, evaluation(right), CLASSES)
 
 
 def make_pair(config, cnn_right, probe_right):
@@ -213,10 +214,32 @@ def learning_curve(cnn, probe):
 
 def test_the_number_of_images_from_which_the_cnn_is_better():
     text = how_many_images(learning_curve([0.3, 0.7, 0.95], [0.6, 0.69, 0.9]))
-    assert "from 10,000 images on" in text  # at 1,000 the intervals overlap
-    assert "leads by 30.0 points with 100 training images and by -5.0 with 10,000" in text
+    assert "probe is 30.0 points ahead with 100 training images and 5.0 points behind with 10,000" in text
+    assert "beats it from 10,000 on" in text  # at 1,000 the intervals overlap
     text = how_many_images(learning_curve([0.3, 0.6, 0.8], [0.6, 0.8, 0.9]))
-    assert "not with 10,000 images" in text and "by 10.0 with 10,000" in text
+    assert "never does, up to 10,000" in text and "10.0 points ahead with 10,000" in text
+
+
+def test_seeds_are_summed_up_as_mean_and_standard_deviation():
+    table = pd.DataFrame({"model": ["CNN", "probe", "probe"], "test_accuracy": [0.8, 0.89, 0.91]})
+    text = seeds_in_words(table)
+    assert "CNN: 80.00% over one seed." in text
+    assert "probe: 90.00% over 2 seeds, standard deviation 1.41 points." in text  # 2 / sqrt(2)
+
+
+def test_the_written_conclusion_holds_every_part(tmp_path):
+    seeds = pd.DataFrame({"model": ["CNN"], "test_accuracy": [0.8]})
+    text = write(tmp_path, "compared\n", learning_curve([0.3, 0.6, 0.8], [0.6, 0.8, 0.9]), seeds, "corrected\n")
+    assert (tmp_path / "conclusion.md").read_text() == text
+    positions = [text.index(part) for part in ("compared", "never does", "80.00%", "## Errata", "corrected")]
+    assert positions == sorted(positions)
+
+
+def test_milestones_name_the_first_epoch_at_each_accuracy(make_smoke_config):
+    _, probe = make_pair(make_smoke_config(), *CASES["cnn better"][:2])  # val accuracy 0.5, then 0.7; 9 s of features
+    table = report.milestones(probe.training).set_index("val_accuracy")
+    assert table["epochs"].tolist()[:3] == [1, 2, 2] and table["epochs"][3:].isna().all()
+    assert table["seconds"].tolist()[:3] == [12.0, 15.0, 15.0] and table["seconds"][3:].isna().all()
 
 
 def test_errata_say_the_runs_own_numbers(make_smoke_config):
