@@ -1,8 +1,9 @@
 """Pictures that compare: models with each other, input sizes, numbers of images. One function each, a figure out."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from .figures import colour, wrapped
 
@@ -118,6 +119,14 @@ def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str
     return figure
 
 
+def _log_axis(axis: Axes, values: pd.Series) -> None:
+    """A logarithmic x axis whose ticks are the values themselves, in plain numbers."""
+    axis.set_xscale("log")
+    axis.margins(x=0.12)
+    axis.set_xticks(values.unique(), [f"{value:,.0f}" for value in values.unique()])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
 def input_sizes(table: pd.DataFrame, name: str) -> Figure:
     """Validation accuracy with its interval against multiply-adds and against speed, one point an input size."""
     figure = Figure(figsize=(10, 3.8))
@@ -132,7 +141,7 @@ def input_sizes(table: pd.DataFrame, name: str) -> Figure:
         axis.errorbar(values, accuracy, errors, fmt="-o", color=colour(name), capsize=3)
         for x, y, side in zip(values, accuracy, table["input_size"], strict=True):
             axis.annotate(f"{side} px", (x, y), (6, -12), textcoords="offset points", fontsize=9)
-        axis.set_xscale("log")
+        _log_axis(axis, values)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("validation accuracy (95 % interval)")
@@ -150,7 +159,7 @@ def learning_curve(table: pd.DataFrame) -> Figure:
         errors = [accuracy - rows["val_accuracy_low"], rows["val_accuracy_high"] - accuracy]
         shade = colour(rows["name"].iloc[0])
         axis.errorbar(rows["train_images"], accuracy, errors, fmt="-o", color=shade, capsize=3, label=title)
-    axis.set_xscale("log")
+    _log_axis(axis, table["train_images"])
     axis.set_xlabel("training images (log scale)")
     axis.set_ylabel("validation accuracy (95 % interval)")
     axis.legend(frameon=False, fontsize=8)

@@ -33,8 +33,8 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
     gap, low, high = metrics.paired_difference(*correct)
     total = int(cnn["test_images"])
     significant = p < 0.05
-    better, other = (probe, cnn) if gap > 0 else (cnn, probe)
-    low, high = (low, high) if gap > 0 else (-high, -low)  # of the better one minus the other
+    better, other = (probe, cnn) if gap >= 0 else (cnn, probe)
+    low, high = (low, high) if gap >= 0 else (-high, -low)  # of the better one minus the other
     points = f"{abs(gap) * 100:.1f} points (95 % interval {low * 100:.1f} to {high * 100:.1f})"
     verdict = (
         f"**{better['model']}** is better than {other['model']} by {points}"
@@ -96,7 +96,7 @@ def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
     if taught.empty:
         return ""
     gain = (taught.iloc[0]["test_accuracy"] - cnn["test_accuracy"]) * 100
-    said = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than"
+    said = f"{abs(gain):.1f} points {'above' if gain >= 0 else 'below'}"
     return (
         f" The CNN that the probe has taught, at the same price per prediction as any CNN here: "
         f"{_with_interval(taught.iloc[0])}, {said} {cnn['model']}."
@@ -141,7 +141,7 @@ def how_many_images(curve: pd.DataFrame) -> str:
         ahead = cnn.index[cnn["val_accuracy_low"] > probe["val_accuracy_high"].reindex(cnn.index)]
         gaps = (probe["val_accuracy"] - cnn["val_accuracy"]) * 100
         first, last = (f"{abs(gaps[n]):.1f} points {'ahead' if gaps[n] >= 0 else 'behind'}" for n in (few, most))
-        answer = f"beats it from {min(ahead):,} on" if len(ahead) else f"never does, up to {most:,}"
+        answer = f"beats it from {min(ahead):,} on" if len(ahead) else f"does not beat it with up to {most:,}"
         sentences.append(
             f"{title} is {first} with {few:,} training images and {last} with {most:,}; your own CNN {answer}."
         )
@@ -171,15 +171,15 @@ def errata(quality: pd.DataFrame, costs: pd.DataFrame, sizes: pd.DataFrame) -> s
     calls = probe["operator_calls_per_step"] / cnn["operator_calls_per_step"]
     total = int(quality["test_images"].iloc[0])
     low, high = metrics.wilson(round(0.68 * total), total)
-    worst, best = sizes.iloc[sizes["val_accuracy"].argmin()], sizes.iloc[sizes["val_accuracy"].argmax()]
+    small, large = sizes.iloc[0], sizes.iloc[-1]
     lines = [
         f'1. "71,956 operations against 32,402, 2.2 times as many" counts calls of operators, not work. Here a '
         f"training step of the probe makes {calls:.1f} times the CNN's calls, but a prediction takes "
         f"{probe['macs'] / cnn['macs']:,.0f} times its multiply-adds.",
         f'2. "68 % is better than 67 %": with {total:,} test images the 95 % interval around 68 % runs from '
         f"{low:.1%} to {high:.1%}. A point between two models means nothing without a test on the same images.",
-        f'3. "A ViT probe reaches 68 %" is a statement about its input. On {int(best["train_images"]):,} training '
-        f"images the same encoder gives {worst['val_accuracy']:.1%} at {int(worst['input_size'])} pixels and "
-        f"{best['val_accuracy']:.1%} at {int(best['input_size'])} (validation).",
+        f'3. "A ViT probe reaches 68 %" is a statement about its input. On {int(large["train_images"]):,} training '
+        f"images the same encoder gives {small['val_accuracy']:.1%} at {int(small['input_size'])} pixels and "
+        f"{large['val_accuracy']:.1%} at {int(large['input_size'])} (validation).",
     ]
     return "\n".join(lines) + "\n"
