@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as TF
 SCALE = (0.08, 1.0)  # RandomResizedCrop's defaults in torchvision: share of the area,
 RATIO = (3 / 4, 4 / 3)  # and width over height, drawn log-uniformly
 ATTEMPTS = 10  # boxes drawn per image before the central crop is taken
+JITTER = 0.15  # of brightness and contrast
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -86,24 +87,39 @@ def resized_crop(images: Tensor, boxes: Tensor, flips: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def pad_crop(images: Tensor, offsets: Tensor, flips: Tensor, pad: int) -> Tensor:
-    """Pad with zeros (black, as torchvision's RandomCrop(S, padding=pad) does), cut S×S, flip where asked.
+def shift(images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
+    """Move each image, filling up with its mirrored border (`RandomCrop(S, padding, padding_mode="reflect")`).
 
     Args:
-        images: uint8 B×3×S×S.
-        offsets: int64 B×2, top and left in 0..2*pad.
-        flips: bool B.
+        images: B×3×S×S.
+        offsets: int64 B×2, first row and column to be seen, in -(S-1)..S-1.
+        flips: bool B, whether to mirror the result.
 
     Returns:
-        uint8 B×3×S×S.
+        B×3×S×S of the same dtype.
     """
     size = images.shape[-1]
-    padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # B×H×W×3
     index = torch.arange(size, device=images.device)
     rows = offsets[:, :1] + index  # B×S
     columns = offsets[:, 1:] + torch.where(flips[:, None], index.flip(0), index)
+    rows, columns = ((size - 1) - ((size - 1) - side.abs()).abs() for side in (rows, columns))
     batch = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def jitter(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Brightness, then contrast by a factor of its own for each image, as torchvision's ColorJitter does.
+
+    Args:
+        images: float32 B×3×S×S in 0..255.
+        brightness, contrast: float32 B; 1 changes nothing.
+
+    Returns:
+        float32 B×3×S×S in 0..255.
+    """
+    images = (images * brightness.view(-1, 1, 1, 1)).clamp(0, 255)
+    grey = TF.rgb_to_grayscale(images).mean((1, 2, 3), keepdim=True)
+    return grey.lerp(images, contrast.view(-1, 1, 1, 1)).clamp(0, 255)
 
 
 def make_transform(
@@ -112,7 +128,8 @@ def make_transform(
     """Build the function from a raw batch to what the CNN sees.
 
     Args:
-        augmentation: `none`, `resized_crop` or `pad_crop` (both with horizontal flips, p = 0.5).
+        augmentation: `none`; `resized_crop`; or `shift`, by up to an eighth of the side, with `jitter` by up to
+            15 %. Both flip half of the images.
         mean, std: (3,) per channel, of pixels in 0..1.
         generator: source of the random decisions, on the images' device; not needed for `none`.
 
@@ -122,7 +139,7 @@ def make_transform(
     Raises:
         ValueError: unknown augmentation.
     """
-    if augmentation not in ("none", "resized_crop", "pad_crop"):
+    if augmentation not in ("none", "resized_crop", "shift"):
         raise ValueError(f"unknown augmentation {augmentation!r}")
 
     def transform(images: Tensor) -> Tensor:
@@ -131,13 +148,13 @@ def make_transform(
             return normalize(images, mean, std).contiguous(memory_format=torch.channels_last)
         flips = torch.rand(count, device=images.device, generator=generator) < 0.5
         if augmentation == "resized_crop":
-            boxes = sample_boxes(count, size, generator)
-            out = normalize(resized_crop(images.float(), boxes, flips), mean, std)
+            out = resized_crop(images.float(), sample_boxes(count, size, generator), flips)
         else:
-            pad = size // 8  # 4 pixels of 32
-            offsets = torch.randint(2 * pad + 1, (count, 2), device=images.device, generator=generator)
-            out = normalize(pad_crop(images, offsets, flips, pad), mean, std)
-        return out.contiguous(memory_format=torch.channels_last)
+            most = size // 8  # 4 pixels of 32
+            offsets = torch.randint(-most, most + 1, (count, 2), device=images.device, generator=generator)
+            factors = torch.empty(2, count, device=images.device).uniform_(1 - JITTER, 1 + JITTER, generator=generator)
+            out = jitter(shift(images, offsets, flips).float(), *factors)
+        return normalize(out, mean, std).contiguous(memory_format=torch.channels_last)
 
     return transform
 

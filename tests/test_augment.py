@@ -7,7 +7,8 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
-from hw1_utils.augment import make_transform, normalize, pad_crop, preview, resized_crop, sample_boxes
+from hw1_utils import augment
+from hw1_utils.augment import jitter, make_transform, normalize, preview, resized_crop, sample_boxes, shift
 
 SIZE = 32
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
@@ -51,27 +52,37 @@ def test_boxes_have_torchvisions_distribution():
     assert inside
 
 
-def test_pad_crop_equals_padding_and_cropping():
+def test_shift_equals_padding_with_reflection_and_cropping():
     images = pictures(81)
-    offsets = torch.cartesian_prod(torch.arange(9), torch.arange(9))
+    offsets = torch.cartesian_prod(torch.arange(-4, 5), torch.arange(-4, 5))
     flips = torch.arange(81) % 2 == 1
-    padded = F.pad(images, (4, 4, 4, 4))
-    for image, (top, left), flip, out in zip(padded, offsets, flips, pad_crop(images, offsets, flips, 4), strict=True):
+    padded = F.pad(images.float(), (4, 4, 4, 4), mode="reflect").to(torch.uint8)
+    for image, (top, left), flip, out in zip(padded, offsets + 4, flips, shift(images, offsets, flips), strict=True):
         expected = image[:, top : top + SIZE, left : left + SIZE]
         assert torch.equal(out, expected.flip(-1) if flip else expected)
 
 
-def test_pad_crop_draws_every_shift_and_both_directions():
+def test_jitter_equals_torchvisions_adjustments():
+    images = pictures(20)
+    factors = torch.rand(2, 20, generator=generator()) + 0.5
+    for image, brightness, contrast, out in zip(images, *factors, jitter(images.float(), *factors), strict=True):
+        brighter = TF.adjust_brightness(image / 255, brightness.item())
+        expected = TF.adjust_contrast(brighter, contrast.item())
+        torch.testing.assert_close(out / 255, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_shift_is_drawn_in_both_directions(monkeypatch):
+    monkeypatch.setattr(augment, "JITTER", 0.0)
     rows = torch.arange(1, SIZE + 1, dtype=torch.uint8)[:, None].expand(SIZE, SIZE)
     image = torch.stack([rows, rows.T, rows])
-    shifted = preview("pad_crop", image.expand(4000, 3, SIZE, SIZE), seed=0)
+    shifted = preview("shift", image.expand(4000, 3, SIZE, SIZE), seed=0)
     middle = SIZE // 2
     seen = set(zip(*(shifted[:, channel, middle, middle].tolist() for channel in (0, 1)), strict=True))
     # Nine vertical shifts; of the nine horizontal ones and their mirror images, eight coincide in the middle.
     assert len(seen) == 9 * 10
 
 
-@pytest.mark.parametrize("name", ["resized_crop", "pad_crop"])
+@pytest.mark.parametrize("name", ["resized_crop", "shift"])
 def test_each_image_gets_its_own_and_the_seed_decides(name):
     same = pictures(1).expand(64, 3, SIZE, SIZE)
     one, again, other = (make_transform(name, MEAN, STD, generator(seed))(same) for seed in (1, 1, 2))
