@@ -1,39 +1,56 @@
 """Complete training state on disk after each epoch, and exact continuation from it."""
 
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from .files import atomic
+from .files import read_sealed, write_sealed
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """One file that holds everything `fit` needs to go on after its last finished epoch.
 
-    Randomness is not part of it: every epoch's order and augmentation are seeded by the epoch's own number
+    No generator's state is part of it: every epoch's order and augmentation are seeded by the epoch's own number
     (`data.epoch_seed`), and the models here draw nothing themselves.
     """
 
     path: Path
-    key: str  # names the config, data and weights; a checkpoint with another key is not used
+    settings: dict  # all that the training depends on, plain values; a checkpoint made with others is not used
+    after_save: Callable[[], object] = lambda: None  # called each time the file is complete
 
     def save(self, parts: dict, history: list[dict]) -> None:
-        """Replace the file with the present state of `parts` (objects with a state_dict, or None)."""
+        """Replace the file with the present state of `parts` (objects with a state_dict, or None).
+
+        Raises:
+            Hw1Error: it cannot be written; the state of the epoch before stays.
+        """
         state = {name: part.state_dict() for name, part in parts.items() if part is not None}
-        with atomic(self.path) as partial:
-            torch.save({"key": self.key, "history": history, "state": state}, partial)
+        content = io.BytesIO()  # torch names no cause when a disk is full; plain writing does
+        torch.save({"settings": self.settings, "history": history, "state": state}, content)
+        write_sealed(self.path, content.getvalue())
+        self.after_save()
 
     def restore(self, parts: dict) -> list[dict]:
         """Load the state into `parts`. Returns the finished epochs' rows: none if there is nothing to go on from."""
-        if not self.path.exists():
+        content = read_sealed(self.path)
+        if content is None:
             return []
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        if saved["key"] != self.key:
-            print("  the checkpoint on disk belongs to another config: starting afresh")
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        changed = changes(saved["settings"], self.settings)
+        if changed:
+            print(f"  starting afresh: what is on disk was made with other settings ({changed})")
             return []
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(saved["state"][name])
         return saved["history"]
+
+
+def changes(old: dict, new: dict) -> str:
+    """What differs between two settings, in words; an empty string if nothing does."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return ", ".join(f"{name}: {old.get(name)}, now {new.get(name)}" for name in names)

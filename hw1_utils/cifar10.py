@@ -10,7 +10,6 @@ import http.client
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import tarfile
@@ -27,7 +26,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from .files import Hw1Error, sha256_file
+from .files import Hw1Error, clear_partials, partial_beside, sha256_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")  # label = place
 COUNTS = {"train": 50_000, "test": 10_000}
@@ -152,28 +151,13 @@ def _refuse_foreign(folder: Path) -> None:
 def _workspace(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, on the same disk; those that dead processes left are cleared away."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for other in list(folder.parent.iterdir()):
-        match = re.fullmatch(rf"\.{re.escape(folder.name)}\.(\d+)\.partial", other.name)
-        if match and not _is_running(int(match[1])):
-            shutil.rmtree(other, ignore_errors=True)
-    work = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    clear_partials(folder.parent.glob(".*.partial"))
+    work = partial_beside(folder)
     work.mkdir()
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # an earlier process had our number
-    if os.name == "nt":
-        return True  # not known: os.kill(pid, 0) is Ctrl-C there
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)  # somebody else's process
-    return True
 
 
 def _build(home: Path, work: Path, say: Say) -> Path:

@@ -113,7 +113,9 @@ class Config:
     profile_steps: int = 50  # steps in the profiler trace
     study_images: int = 5000  # training images of the input-size study
     fresh: bool = False  # True: start over instead of using finished or interrupted experiments on disk
+    skip_unreadable: bool = False  # True: leave out files that are no readable images, naming them; else stop
     output_dir: str = "."  # runs/ and results/ are made in it
+    backup_dir: str | None = None  # a second copy of finished work, for example on a mounted Drive
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -130,6 +132,9 @@ class Config:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise Hw1Error(f"Config.{name} must be at least {low}, not {value}.")
+        for name, high in _AT_MOST.items():
+            if getattr(self, name) > high:
+                raise Hw1Error(f"Config.{name} must be at most {high}, not {getattr(self, name)}.")
 
     @property
     def data_path(self) -> Path:
@@ -141,19 +146,28 @@ class Config:
         return self.data_path.with_name(self.data_path.name + ".cache")
 
     @property
+    def output_path(self) -> Path:
+        return ROOT / Path(self.output_dir).expanduser()
+
+    @property
     def runs_path(self) -> Path:
-        return ROOT / self.output_dir / "runs"
+        return self.output_path / "runs"
 
     @property
     def results_path(self) -> Path:
-        return ROOT / self.output_dir / "results"
+        return self.output_path / "results"
+
+    @property
+    def backup_path(self) -> Path | None:
+        """Where this profile's copies go."""
+        return ROOT / Path(self.backup_dir).expanduser() / self.profile if self.backup_dir else None
 
     def as_dict(self) -> dict:
         return asdict(self)
 
     def shown(self) -> dict:
         """All settings, files and folders by their names alone: fit to be kept beside results and shared."""
-        names = {f: Path(getattr(self, f)).name for f in ("data_dir", "weights") if getattr(self, f)}
+        names = {f: Path(getattr(self, f)).name for f in ("data_dir", "weights", "backup_dir") if getattr(self, f)}
         return self.as_dict() | names | {"output_dir": Path(self.output_dir).name or "."}
 
 
@@ -180,6 +194,12 @@ _AT_LEAST = {
     "probe_weight_decay": 0.0,
     "profile_steps": 1,
     "study_images": 2,
+}
+_AT_MOST = {
+    "seed": 2**32 - 2**10,  # scikit-learn's generators take 32 bits; further seeds count up from it
+    "image_size": 1024,
+    "probe_lr": 1e3,
+    "probe_weight_decay": 1e3,
 }
 
 

@@ -1,10 +1,9 @@
 """ImageFolder to uint8 tensors, stratified splits, batches on the device. Knows no particular dataset."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from .config import Config
 from .files import Hw1Error, load_tensors, save_tensors
+from .images import decode
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,8 @@ def load_test(config: Config) -> Split:
     return _decode(config, "test", folder, np.sort(index))
 
 
-def check_folder(config: Config) -> dict[str, int]:
+def check_folder(config: Config) -> None:
     """Look at the folder without opening an image, before any expensive work.
-
-    Returns:
-        Number of images in train and test.
 
     Raises:
         Hw1Error: a part is missing or empty, or the two parts have different classes.
@@ -104,8 +101,7 @@ def check_folder(config: Config) -> dict[str, int]:
         odd = sorted(set(parts["train"].classes) ^ set(parts["test"].classes))
         raise Hw1Error(f"train/ and test/ must have the same classes; only one of them has: {', '.join(odd)}.")
     if len(parts["train"].classes) < 2:
-        raise Hw1Error(f"{config.data_path.name}/train has one class only: a classifier needs at least two.")
-    return {part: len(folder) for part, folder in parts.items()}
+        raise Hw1Error(f"{config.data_dir}/train has one class only: a classifier needs at least two.")
 
 
 def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,52 +165,73 @@ def make_toy_folder(folder: Path, *, classes: int = 3, train: int = 40, test: in
 
 
 def _scan(config: Config, part: str) -> ImageFolder:
-    root = config.data_path / part
+    """The files of train/ or test/, without opening one."""
+    root, shown = config.data_path / part, f"{config.data_dir}/{part}"
     if not root.is_dir():
+        missing = f"{part}/ in {config.data_dir}" if config.data_path.is_dir() else config.data_dir
         raise Hw1Error(
-            f"There is no folder {part}/ in {config.data_dir}: "
-            "the data must lie as train/<class>/<image> and test/<class>/<image>."
+            f"There is no folder {missing}: the data must lie as train/<class>/<image> and test/<class>/<image>."
         )
-    try:
-        return ImageFolder(str(root))
-    except FileNotFoundError as error:
-        raise Hw1Error(f"{config.data_dir}/{part} has no class folders with images: {error}") from error
+    _refuse_loops(root)
+    classes = [entry for entry in root.iterdir() if entry.is_dir()]
+    if not classes:
+        raise Hw1Error(f"{shown} has no class folders: put every image into one, {part}/<class>/<image>.")
+    folder = ImageFolder(str(root), is_valid_file=_is_meant, allow_empty=True)
+    filled = set(folder.targets)
+    empty = [name for label, name in enumerate(folder.classes) if label not in filled]
+    if empty:
+        raise Hw1Error(f"{shown} has class folders without images ({_some(empty)}): fill or remove them.")
+    return folder
 
 
-def _read(path: str, size: int) -> np.ndarray | None:
-    """One image as uint8 size×size×3; None if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            if image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BICUBIC)
-            return np.asarray(image)
-    except Exception:  # PIL raises what it likes on damaged files: OSError, SyntaxError, ValueError, TypeError, …
-        return None
+def _is_meant(path: str) -> bool:
+    """Whether a file is meant as data: everything but what file managers leave behind."""
+    name = Path(path).name
+    return not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
+
+
+def _refuse_loops(root: Path) -> None:
+    """Raise Hw1Error if a symbolic link below `root` leads to a folder above it: it would be walked for ever."""
+    for here, folders, _ in os.walk(root, followlinks=True):
+        for path in (Path(here, name) for name in folders):
+            if path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}:
+                raise Hw1Error(f"{path} is a symbolic link to a folder that contains it: remove it.")
+
+
+def _some(names: list[str]) -> str:
+    """Up to five names."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -> Split:
-    """Decode the chosen files once; later runs read the cached tensor if files and sizes are the same."""
-    root = config.data_path
-    paths = [folder.samples[i][0] for i in index]
-    relative = [Path(path).relative_to(root).as_posix() for path in paths]
-    labels = torch.tensor([folder.targets[i] for i in index], dtype=torch.int64)
-    listing = "\n".join(f"{file} {Path(path).stat().st_size}" for file, path in zip(relative, paths, strict=True))
-    key = hashlib.sha256(f"{config.image_size}\n{listing}".encode()).hexdigest()[:16]
+    """Decode the chosen files once; later runs read the cached tensor if files, sizes and times are the same."""
+    files = [folder.samples[i] for i in index]
+    relative = [Path(path).relative_to(config.data_path).as_posix() for path, _ in files]
+    listing = [f"{config.image_size}"]
+    for file, (path, _) in zip(relative, files, strict=True):
+        status = os.stat(path)
+        listing.append(f"{file} {status.st_size} {status.st_mtime_ns}")
+    key = hashlib.sha256("\n".join(listing).encode()).hexdigest()[:16]
     cache = config.cache_path / f"images-{key}.safetensors"
     cached = load_tensors(cache)
     if cached:
-        return Split(name, cached[0]["images"], labels, relative, folder.classes)
-    images = torch.empty(len(paths), 3, config.image_size, config.image_size, dtype=torch.uint8)
-    unreadable = []
-    with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-        for i, pixels in enumerate(pool.map(partial(_read, size=config.image_size), paths, chunksize=64)):
-            if pixels is None:
-                unreadable.append(relative[i])
-            else:
-                images[i] = torch.tensor(pixels).permute(2, 0, 1)
-    if unreadable:
-        names = ", ".join(unreadable[:5]) + (", …" if len(unreadable) > 5 else "")
-        raise Hw1Error(f"{len(unreadable)} files cannot be read as images: {names}: remove or replace them.")
-    save_tensors(cache, {"images": images})
-    return Split(name, images, labels, relative, folder.classes)
+        images, good = cached[0]["images"], cached[0]["good"].tolist()
+    else:
+        images, failures = decode([path for path, _ in files], config.image_size)
+        good = [i for i in range(len(files)) if i not in failures]
+        if failures:
+            named = _some([f"{relative[i]} ({why})" for i, why in failures.items()])
+            if not config.skip_unreadable:
+                raise Hw1Error(
+                    f"{len(failures)} files cannot be read as images: {named}: remove or replace them, or set "
+                    "skip_unreadable=True."
+                )
+            print(f"Left out, as they cannot be read as images: {len(failures)} files: {named}")
+            images = images[good]
+        save_tensors(cache, {"images": images, "good": torch.tensor(good)})
+    labels = torch.tensor([files[i][1] for i in good], dtype=torch.int64)
+    split = Split(name, images, labels, [relative[i] for i in good], folder.classes)
+    lost = [label for label, count in split.counts().items() if not count]
+    if lost:
+        raise Hw1Error(f"No readable image is left in {name} for {_some(lost)}: add images or remove the class.")
+    return split

@@ -9,22 +9,20 @@ results = [judging.judge(training, test) for training in trainings]
 """
 
 import copy
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import nn
 
 from . import cifar10
+from .backup import Backup
 from .checkpoint import Checkpoint
 from .config import Config
 from .costs import measure_costs, trace_training
-from .data import batches, check_folder, load_train_val, make_toy_folder, pixel_statistics
-from .files import sha256_tensors, write_csv, write_json
+from .data import batches, check_folder, load_test, load_train_val, make_toy_folder, pixel_statistics
+from .files import Hw1Error, clear_partials, lock, read_json, sha256_tensors, write_csv, write_json
 from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
@@ -34,11 +32,16 @@ SANITY_BATCHES, SANITY_BATCH_SIZE = 3, 32
 
 
 def prepare(config: Config) -> Setup:
-    """Make sure the data is there, load train and val, and choose device and precision; test stays untouched.
+    """Make sure the data is there, load train and val, and choose device and precision.
+
+    Test images are decoded, so that a damaged one is found now and not after an hour of training, and put aside.
 
     Raises:
-        Hw1Error: the data cannot be had or is not usable.
+        Hw1Error: the data cannot be had or is not usable, or another process is at work in `config.output_dir`.
     """
+    taken = lock(config.output_path)
+    for folder in (config.runs_path, config.results_path, config.cache_path):
+        clear_partials(folder.rglob(".*.partial*"))
     make_deterministic()
     keep_freed_memory()
     device = find_device(config.device)
@@ -47,7 +50,8 @@ def prepare(config: Config) -> Setup:
         cifar10.ensure_cifar10(config.data_path)
     elif config.profile == "smoke":
         make_toy_folder(config.data_path)
-    counts = check_folder(config)
+    check_folder(config)
+    test_images = len(load_test(config))
     train, val = (split.to(device) for split in load_train_val(config))
     mean, std = pixel_statistics(train.images)
     if config.data_dir == Config.data_dir:
@@ -55,10 +59,10 @@ def prepare(config: Config) -> Setup:
     stamp = environment(device, precision)
     print(
         f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
-        f"{min(config.test_size or counts['test'], counts['test']):,} test images in {len(train.classes)} classes\n"
+        f"{test_images:,} test images in {len(train.classes)} classes\n"
         f"device {stamp['device']} ({stamp['torch_threads']} threads), precision {precision.name}"
     )
-    return Setup(config, device, precision, train, val, mean, std, stamp)
+    return Setup(config, device, precision, train, val, mean, std, stamp, Backup(config.backup_path), taken)
 
 
 def sanity_check(task: Task) -> list[dict]:
@@ -104,19 +108,36 @@ def train(task: Task) -> Training:
 
     The trace is taken on a copy, with the same loop on the same first batches, so that the profiler's own
     cost never enters the training time.
+
+    Raises:
+        Hw1Error: training diverged, the GPU's memory is too small, or a disk is full; what was finished stays.
     """
-    setup, config = task.setup, task.setup.config
+    try:
+        return _train(task)
+    except KeyboardInterrupt:
+        print("  stopped: run it again, and it continues after the last finished epoch")
+        raise
+    except torch.OutOfMemoryError as error:
+        raise Hw1Error(
+            f"The GPU's memory is too small for {task.title}: lower its batch size, now {task.batch_size}, or take "
+            "device='cpu'."
+        ) from error
+
+
+def _train(task: Task) -> Training:
+    setup = task.setup
     state = task.runs / "state"  # git-ignored
-    if config.fresh:
-        shutil.rmtree(state, ignore_errors=True)
-    key = experiment_key(task)
     print(f"{task.title}: {task.epochs} epochs")
-    operators = task.results / "operators.csv"
-    measured = operators.exists() and _finished(state / "costs.json", key)
-    if not measured:
+    if setup.config.fresh:
+        shutil.rmtree(state, ignore_errors=True)
+    elif not (state / "checkpoint.pt").exists() and setup.backup.restore(task.runs, f"runs/{task.name}"):
+        print("  brought back from its copy in backup_dir")
+    settings = settings_of(task)
+    measured = read_json(state / "costs.json")
+    if not measured or measured["settings"] != settings:
+        measured = None
         trace = trace_training(task)
         print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
-        write_csv(operators, trace.operators)
     tracker = Tracker(task.runs / "logs")
     extraction = 0.0
     if task.kind == "probe":
@@ -130,7 +151,7 @@ def train(task: Task) -> Training:
         precision=task.precision,
         validate=lambda model: evaluate(model, task.eval_batches(setup.val), task.precision),
         tracker=tracker,
-        checkpoint=Checkpoint(state / "checkpoint.pt", key),
+        checkpoint=checkpoint_of(task, "checkpoint"),
         say=print,
         **recipe,
     )
@@ -148,30 +169,40 @@ def train(task: Task) -> Training:
             "total_training_seconds": seconds + extraction + task.teacher_seconds,
             "loop_images_per_second": len(setup.train) * len(history) / seconds,
         }
-        write_json(state / "costs.json", {"key": key, "costs": costs})
+        measured = {"settings": settings, "costs": costs, "operators": trace.operators.to_dict("list")}
+        write_json(state / "costs.json", measured)
+        setup.backup.keep(task.runs, f"runs/{task.name}")
+    operators = pd.DataFrame(measured["operators"])
+    write_csv(task.results / "operators.csv", operators)
     model = judged(task.model, recipe.get("ema"))
     return Training(
         task=task,
         model=model,
         history=pd.DataFrame(history),
-        operators=pd.read_csv(operators),
-        costs=json.loads((state / "costs.json").read_text())["costs"],
+        operators=operators,
+        costs=measured["costs"],
         evaluations={s.name: evaluate(model, task.eval_batches(s), task.precision) for s in (setup.train, setup.val)},
     )
 
 
-def experiment_key(task: Task) -> str:
-    """Names all that weights and costs depend on: config, data, encoder, machine."""
+def checkpoint_of(task: Task, name: str) -> Checkpoint:
+    """Where a training of this task is kept after each epoch: an interrupted one continues, a finished one is used."""
+
+    def keep() -> None:
+        task.setup.backup.keep(task.runs, f"runs/{task.name}")
+
+    return Checkpoint(task.runs / "state" / f"{name}.pt", settings_of(task), keep)
+
+
+def settings_of(task: Task) -> dict:
+    """All that weights, logs and costs depend on: the task's own settings, the pixels and labels, the machine."""
     setup = task.setup
-    # The data and weights are hashed; seeds and study_images are for other trainings than this one.
-    irrelevant = ("profile", "fresh", "output_dir", "data_dir", "weights", "seeds", "study_images")
-    settings = {name: value for name, value in setup.config.as_dict().items() if name not in irrelevant}
-    data = {f"{s.name}_{part}": getattr(s, part) for s in (setup.train, setup.val) for part in ("images", "labels")}
+    data = {f"{s.name} {part}": getattr(s, part) for s in (setup.train, setup.val) for part in ("images", "labels")}
     data["targets"] = task.targets
-    machine = [setup.environment["device"], setup.precision.name, torch.__version__]
-    parts = [settings, task.details, machine, sha256_tensors(data)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _finished(costs: Path, key: str) -> bool:
-    return costs.exists() and json.loads(costs.read_text())["key"] == key
+    return {
+        **task.settings(),
+        "device": setup.environment["device"],
+        "precision": setup.precision.name,
+        "torch": setup.environment["packages"]["torch"],
+        **{name: sha256_tensors({name: values})[:16] for name, values in data.items()},
+    }

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .files import load_tensors, save_tensors
+from .backup import Backup
+from .files import Hw1Error, load_tensors, save_tensors
 from .models import FrozenEncoder
 from .runtime import now
 
@@ -31,29 +32,38 @@ def extract(
     batch_size: int,
     cache: Path,
     *,
+    backup: Backup | None = None,
     name: str = "images",
     say: Callable[[str], None] = print,
 ) -> Features:
     """Run uint8 N×3×S×S images through the encoder, or read what an earlier run left in the folder `cache`.
 
     Each chunk is cached under a hash of the encoder's key and the chunk's own pixels: features of other
-    images, weights, preprocessing or number format can never be mistaken for these.
+    images, weights, preprocessing or number format can never be mistaken for these. An interrupted extraction
+    continues with the first chunk that is missing; a GPU that runs out of memory gets smaller batches.
+
+    Raises:
+        Hw1Error: the GPU's memory does not hold a single image's pass.
     """
+    backup = backup or Backup(None)
     parts, seconds, from_cache, started = [], 0.0, 0, time.perf_counter()
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
         pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
         key = hashlib.sha256(f"{encoder.key()} {tuple(chunk.shape)} {pixels.hexdigest()}".encode()).hexdigest()[:24]
         path = cache / f"features-{key}.safetensors"
+        if not path.exists():
+            backup.restore(path, f"features/{path.name}")
         cached = load_tensors(path)
         if cached:
             values, cost = cached[0]["features"], float(cached[1]["seconds"])
             from_cache += len(chunk)
         else:
             begin = now(images.device)
-            values = torch.cat([encoder(batch) for batch in chunk.split(batch_size)]).cpu()
+            values, batch_size = _encode(encoder, chunk, batch_size, say)
             cost = now(images.device) - begin
-            save_tensors(path, {"features": values}, seconds=str(cost))
+            if save_tensors(path, {"features": values}, seconds=str(cost)):
+                backup.keep(path, f"features/{path.name}")
         parts.append(values)
         seconds += cost
         done, elapsed = start + len(chunk), time.perf_counter() - started
@@ -61,3 +71,18 @@ def extract(
         rate = f"{len(chunk) / cost:,.0f} images/s" if not cached else "from cache"
         say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
     return Features(torch.cat(parts).to(images.device), seconds, from_cache)
+
+
+def _encode(encoder: FrozenEncoder, images: Tensor, batch_size: int, say: Callable[[str], None]) -> tuple[Tensor, int]:
+    """(features on the CPU, the batch size that the device's memory allowed)."""
+    while True:
+        try:
+            return torch.cat([encoder(batch) for batch in images.split(batch_size)]).cpu(), batch_size
+        except torch.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise Hw1Error(
+                    f"The GPU's memory is too small for {encoder.name}: close what else uses it, or take a smaller "
+                    "encoder or device='cpu'."
+                ) from error
+            batch_size //= 2
+            say(f"  the GPU's memory is full: {batch_size} images at a time from here on")

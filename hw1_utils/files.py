@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -16,23 +19,109 @@ from safetensors.torch import save
 class Hw1Error(Exception):
     """What went wrong and what to do about it, in one sentence meant for the person at the keyboard."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: the sentence alone, no traceback."""
+        return [f"hw1: {self}"]
+
+
+def partial_beside(path: Path) -> Path:
+    """Where this process writes what will be `path`. The suffix stays: pandas and matplotlib go by it."""
+    return path.with_name(f".{os.getpid()}.partial{path.suffix}")
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place, synced to disk, if the block succeeds.
 
-    A crash or an exception inside the block leaves whatever stood at `path` untouched. The file keeps
-    its suffix, so that writers which look at it (matplotlib, pandas) choose the right format.
+    A crash or an exception inside the block leaves whatever stood at `path` untouched.
+
+    Raises:
+        Hw1Error: the disk is full, the folder read-only or the like.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = partial_beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with open(partial, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise Hw1Error(
+            f"{path} cannot be written ({error.strerror or error}): make room there or choose another folder, then "
+            "run again; what is finished is kept."
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def clear_partials(paths: Iterable[Path]) -> None:
+    """Remove those of `paths`, files or folders, that a writer which was killed left half-written."""
+    for path in list(paths):
+        match = re.fullmatch(r"\.(\d+)\.partial(\..*)?", path.name)
+        if match and not _is_running(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # an earlier process had our number
+    if os.name == "nt":
+        return True  # not known: os.kill(pid, 0) is Ctrl-C there
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)  # somebody else's process
+    return True
+
+
+def lock(folder: Path) -> FileLock:
+    """Keep other processes from running into the same folder until this one ends (or calls `.release()`).
+
+    Raises:
+        Hw1Error: another process has it, or the folder cannot be written.
+    """
+    taken = FileLock(folder / ".hw1.lock", timeout=0, is_singleton=True)  # one process may take it again
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken.acquire()
+    except Timeout as error:
+        raise Hw1Error(
+            f"Another run is at work in {folder}: wait for its end (a notebook's run ends with its kernel), or give "
+            "this one another output_dir."
+        ) from error
+    except OSError as error:
+        raise Hw1Error(f"{folder} cannot be written ({error.strerror or error}): choose another output_dir.") from error
+    return taken
+
+
+def read_json(path: Path) -> object | None:
+    """What `write_json` wrote; None if the file is missing or, said aloud, damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return _damaged(path)
+
+
+def write_sealed(path: Path, data: bytes) -> None:
+    """Write `data` behind its SHA256, atomically."""
+    with atomic(path) as partial:
+        partial.write_bytes(hashlib.sha256(data).digest() + data)
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """What `write_sealed` wrote; None if the file is missing or, said aloud, damaged."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    digest, data = content[:32], content[32:]
+    return data if hashlib.sha256(data).digest() == digest else _damaged(path)
+
+
+def _damaged(path: Path) -> None:
+    print(f"The file {path.name} is damaged: it is made anew.")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -74,14 +163,14 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], **notes: str) -> 
     try:
         with atomic(path) as partial:
             partial.write_bytes(data)
-    except OSError as error:
-        print(f"Not cached, the run goes on: {path.name} cannot be written ({error.strerror}).")
+    except Hw1Error as error:
+        print(f"Not cached, the run goes on. {error}")
         return False
     return True
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-    """Read what `save_tensors` wrote: (tensors, notes), or None if it is missing or, said aloud, damaged."""
+    """What `save_tensors` wrote: (tensors, notes), or None if it is missing or, said aloud, damaged."""
     if not path.exists():
         return None
     try:
@@ -92,8 +181,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] |
             return tensors, notes
     except (SafetensorError, OSError):
         pass
-    print(f"The cache file {path.name} is damaged: it is made anew.")
-    return None
+    return _damaged(path)
 
 
 def _checksum(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:

@@ -1,15 +1,17 @@
 """Execute the notebook headless, echo its progress, and leave an executed copy and an HTML report."""
 
+import asyncio
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 from .config import ROOT
@@ -38,7 +40,7 @@ def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callab
     to that point is written beside `output` as `*.failed.ipynb`.
 
     Raises:
-        Hw1Error: a cell failed; the message is that cell's own.
+        Hw1Error: a cell failed (the message is that cell's own), or the kernel was killed.
     """
     from ipykernel.kernelspec import install
 
@@ -51,6 +53,8 @@ def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callab
         kernel_name="hw1",
         resources={"metadata": {"path": str(ROOT)}},
         extra_arguments=["--log-level=ERROR"],  # else each start warns that its sockets are not encrypted
+        shutdown_kernel="immediate",  # Ctrl-C must not wait for an epoch; what is finished is on disk
+        on_notebook_start=_let_ctrl_c_through,
     )
     client.echo = lambda text: echo(text.rstrip("\n")) if text.strip() else None
 
@@ -67,6 +71,11 @@ def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callab
         failed = output.with_suffix(".failed.ipynb")
         _write(document, failed)
         raise Hw1Error(f"{error.evalue} (the notebook up to this point: {failed.name})") from error
+    except DeadKernelError as error:
+        raise Hw1Error(
+            "The notebook's process was ended from outside, perhaps for want of memory: run it again, and it continues "
+            "after the last finished epoch."
+        ) from error
     finally:
         for pid in _tensorboards() - servers:
             os.kill(pid, signal.SIGTERM)
@@ -74,6 +83,12 @@ def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callab
     page, _ = HTMLExporter(template_name="lab").from_notebook_node(document)
     with atomic(html) as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def _let_ctrl_c_through(notebook: nbformat.NotebookNode) -> None:
+    """Undo nbclient's own handler, which ends the kernel but not the waiting for it."""
+    with suppress(NotImplementedError):  # Windows has no such handlers
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
 
 def stamp(repo: str, files: tuple[Path, ...] = (NOTEBOOK, ROOT / "README.md", ROOT / "README.ru.md")) -> None:

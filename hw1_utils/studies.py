@@ -17,9 +17,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from . import charts, figures, profiling
-from .checkpoint import Checkpoint
 from .data import Split
-from .experiment import Training, experiment_key
+from .experiment import Training, checkpoint_of
 from .files import write_csv
 from .judging import Result
 from .metrics import wilson
@@ -55,11 +54,6 @@ def train_only(task: Task, *others: Split, **options: object) -> list[Evaluation
     return [evaluate(model, task.eval_batches(split), task.precision) for split in (task.setup.val, *others)]
 
 
-def _kept(task: Task, name: str) -> Checkpoint:
-    """Where a study's training is kept: an interrupted one continues, a finished one is only judged again."""
-    return Checkpoint(task.runs / "state" / f"{name}.pt", experiment_key(task))
-
-
 def _row(evaluation: Evaluation) -> dict:
     correct = (evaluation.probabilities.argmax(1) == evaluation.labels).sum().item()
     low, high = wilson(correct, len(evaluation.labels))
@@ -86,7 +80,7 @@ def input_sizes(probe: Training) -> pd.DataFrame:
     rows = []
     for side in INPUT_SIZES:
         other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
-        (evaluation,) = train_only(other, checkpoint=_kept(other, f"input-{side}"))
+        (evaluation,) = train_only(other, checkpoint=checkpoint_of(other, f"input-{side}"))
         features = other.features(train)
         rows.append(
             {
@@ -126,7 +120,7 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
             task.use_features(setup.val, probe.task.features(setup.val).values)
             tasks.append(task)
         for task in tasks:
-            (evaluation,) = train_only(task, checkpoint=_kept(task, f"images-{count}"))
+            (evaluation,) = train_only(task, checkpoint=checkpoint_of(task, f"images-{count}"))
             rows.append(_size_row(task, evaluation))
             print(f"  {count:,} images, {task.title}, {task.epochs} epochs: val {evaluation.accuracy:.1%}")
     rows += [_size_row(training.task, training.evaluations["val"]) for training in (cnn, *probes)]
@@ -177,7 +171,7 @@ def seeds(results: list[Result], test: Split) -> pd.DataFrame:
                 for split in (setup.train, setup.val, test):
                     task.use_features(split, result.task.features(split).values)
             print(f"{task.title}, seed {seed}")
-            evaluations = train_only(task, test, checkpoint=_kept(task, f"seed-{seed}"), say=print)
+            evaluations = train_only(task, test, checkpoint=checkpoint_of(task, f"seed-{seed}"), say=print)
             rows.append(_seed_row(task, seed, evaluations))
     table = pd.DataFrame(rows)
     write_csv(setup.config.results_path / "seeds.csv", table)

@@ -1,11 +1,15 @@
 """TensorBoard logs: scalars and histograms of each epoch."""
 
-import os
-import tempfile
+import time
 from pathlib import Path
 
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import histogram, scalar
+
+from .files import atomic
 
 BINS = 32  # per histogram: a few hundred bytes each
 
@@ -15,7 +19,7 @@ class Tracker:
 
     Each epoch is one event file of its own, moved into place when it is complete. So an epoch that is run
     again after an interruption replaces its points instead of doubling them, a reader never sees half a
-    record, and file names carry no host name.
+    record, and file names carry no host name. (SummaryWriter would append to one file, from a thread of its own.)
     """
 
     def __init__(self, logs: Path) -> None:
@@ -24,9 +28,7 @@ class Tracker:
     def start_at(self, epoch: int) -> None:
         """Keep what earlier epochs wrote, remove everything from `epoch` on. `fit` calls it before its first epoch."""
         for part in ("train", "val"):
-            folder = self.logs / part
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in folder.iterdir():
+            for file in (self.logs / part).glob("*"):
                 if file.name >= self._name(epoch):
                     file.unlink()
 
@@ -52,12 +54,11 @@ class Tracker:
         self._write("train", 0, {}, {f"frozen/{name}": parameter for name, parameter in model.named_parameters()})
 
     def _write(self, part: str, epoch: int, scalars: dict, histograms: dict) -> None:
-        (self.logs / part).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.logs.parent, prefix=".epoch-") as scratch:
-            with SummaryWriter(scratch) as writer:
-                for tag, value in scalars.items():
-                    writer.add_scalar(tag, value, epoch)
-                for tag, values in histograms.items():
-                    writer.add_histogram(tag, values.detach().float().cpu(), epoch, bins=BINS)
-            (written,) = Path(scratch).iterdir()
-            os.replace(written, self.logs / part / self._name(epoch))
+        summaries: list[Summary] = [scalar(tag, value) for tag, value in scalars.items()]
+        for tag, values in histograms.items():
+            summaries.append(histogram(tag, values.detach().float().cpu().numpy(), bins=BINS))
+        events = [Event(wall_time=time.time(), step=epoch, summary=summary) for summary in summaries]
+        with atomic(self.logs / part / self._name(epoch)) as partial, open(partial, "wb") as file:
+            writer = RecordWriter(file)
+            for event in [Event(wall_time=time.time(), file_version="brain.Event:2"), *events]:
+                writer.write(event.SerializeToString())

@@ -1,14 +1,18 @@
 """Fixtures for all tests: a toy dataset, a config that stays in a temporary folder, a clean environment."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
+from hw1_utils import profiling
 from hw1_utils.config import ROOT, Config, make_config
 from hw1_utils.data import make_toy_folder
 
+SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}  # seconds
 DEIT = "deit_tiny_patch16_224"
 _HW1_WEIGHTS = os.environ.get("HW1_WEIGHTS")  # read before `clean_environment` removes it
 
@@ -47,3 +51,38 @@ def real_weights() -> Path:
         if path.is_file() and path.name.startswith(DEIT):
             return path
     pytest.skip(f"no real weights here: neither HW1_WEIGHTS nor ../shared/weights has {DEIT}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For work this small, threads only wait for each other, for long where other processes have the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for the processes whose memory is measured
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory and speed are not measured, where their numbers play no part."""
+    monkeypatch.setattr(profiling, "peak_memory_mb", lambda *args: (2.0, 1.0))
+    monkeypatch.setattr(profiling, "time_per_call", lambda *args: 0.001)
+
+
+class PowerCut(Exception):
+    """Ends a run where a test wants it to."""
+
+
+def numbers(history: pd.DataFrame) -> pd.DataFrame:
+    """The history without what a clock measured."""
+    return history.drop(columns=["seconds", "elapsed_seconds"])
+
+
+def weights(training) -> dict[str, torch.Tensor]:
+    return training.model.state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -286,9 +286,9 @@ def test_leftovers_of_dead_builds_are_cleared_and_others_are_kept(toy, folder):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for name in (dead.pid, os.getpid(), os.getppid(), "mine"):
-        (folder.parent / f".cifar10.{name}.partial" / "built").mkdir(parents=True)
+        (folder.parent / f".{name}.partial" / "built").mkdir(parents=True)
     ensure_cifar10(folder)
-    kept = {f".cifar10.{os.getppid()}.partial", ".cifar10.mine.partial"}
+    kept = {f".{os.getppid()}.partial", ".mine.partial"}
     assert beside(folder) == {"cifar10", "cifar-10-python.tar.gz"} | kept
 
 

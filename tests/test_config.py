@@ -23,7 +23,7 @@ def test_unknown_field_gets_the_nearest_name():
 def test_unknown_field_like_no_other_gets_the_list():
     sentence = refusal("quick", zzz=1)
     assert sentence.startswith("Config has no field 'zzz': the fields are profile, seed, ")
-    assert sentence.endswith("output_dir.")
+    assert sentence.endswith("backup_dir.")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,10 @@ def test_unknown_field_like_no_other_gets_the_list():
         ("precision", "fp8", "Config.precision must be one of auto, bf16, fp16, fp32, not 'fp8'."),
         ("cnn_recipe", "best", "Config.cnn_recipe must be one of assignment, tuned, short, not 'best'."),
         ("seed", -1, "Config.seed must be at least 0, not -1."),
+        ("seed", 2**32, "Config.seed must be at most 4294966272, not 4294967296."),
+        ("image_size", 2000, "Config.image_size must be at most 1024, not 2000."),
+        ("probe_lr", float("inf"), "Config.probe_lr must be at most 1000.0, not inf."),
+        ("skip_unreadable", None, "Config.skip_unreadable must be bool, not None (NoneType)."),
         ("image_size", 7, "Config.image_size must be at least 8, not 7."),
         ("val_size", 1, "Config.val_size must be at least 2, not 1."),
         ("cnn_epochs", 0, "Config.cnn_epochs must be at least 1, not 0."),

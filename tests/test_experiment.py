@@ -7,23 +7,15 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from conftest import SMALL, PowerCut, numbers, same, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hw1_utils import experiment, profiling
+from hw1_utils import checkpoint, experiment, tasks
 from hw1_utils.config import make_config
 from hw1_utils.data import load_test, make_toy_folder
-from hw1_utils.experiment import (
-    CNNTask,
-    ProbeTask,
-    prepare,
-    sanity_check,
-    taught_by,
-    train,
-)
-from hw1_utils.files import Hw1Error
+from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, taught_by, train
 from hw1_utils.judging import evaluate_both_ways, judge
 
-SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}
 TASKS = {
     "cnn": lambda setup: CNNTask(setup, "tuned"),
     "vit": ProbeTask,
@@ -31,52 +23,24 @@ TASKS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For work this small, threads only wait for each other, for long where other processes have the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # for the processes whose memory is measured
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def quick_costs(monkeypatch):
-    """Memory and speed are measured in one place only (`finished`); their numbers play no part elsewhere."""
-    monkeypatch.setattr(profiling, "peak_memory_mb", lambda *args: (2.0, 1.0))
-    monkeypatch.setattr(profiling, "time_per_call", lambda *args: 0.001)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, one_thread):
     """Both models trained and tested, with nothing replaced and the assignment's 50 traced steps."""
     root = tmp_path_factory.mktemp("finished")
     make_toy_folder(root / "toy")
     here = {"data_dir": str(root / "toy"), "output_dir": str(root / "out")}
     setup = prepare(make_config("smoke", **(SMALL | here | {"profile_steps": 50})))
-    tasks = [make(setup) for make in TASKS.values()]
-    checks = [sanity_check(task) for task in tasks]
-    trainings = [train(task) for task in tasks]
-    return root / "out", tasks, checks, trainings, load_test(setup.config)
+    started = [make(setup) for make in TASKS.values()]
+    checks = [sanity_check(task) for task in started]
+    trainings = [train(task) for task in started]
+    return root / "out", started, checks, trainings, load_test(setup.config)
 
 
 def start(config, name):
     return TASKS[name](prepare(config))
-
-
-def numbers(history):
-    """The history without what a clock measured."""
-    return history.drop(columns=["seconds", "elapsed_seconds"])
-
-
-def weights(training):
-    return training.model.state_dict()
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # ---- one run, looked at
@@ -94,9 +58,9 @@ def test_runs_hold_logs_and_a_trace(finished, name):
 
 
 def test_sanity_check_reached_accuracy_one_on_a_copy(finished):
-    _, tasks, checks, *_ = finished
+    _, started, checks, *_ = finished
     assert [history[-1]["val_accuracy"] for history in checks] == [1.0] * len(TASKS)
-    setup = tasks[0].setup
+    setup = started[0].setup
     task = CNNTask(setup, "tuned")
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     sanity_check(task)
@@ -140,9 +104,6 @@ def test_test_evaluation_sees_every_image_in_order(finished):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_finished_experiment_is_used_not_repeated(finished, monkeypatch, name):
-    def refuse(*args):
-        raise AssertionError("this is on disk already")
-
     for repeated in ("trace_training", "measure_costs"):
         monkeypatch.setattr(experiment, repeated, refuse)
     before = finished[3][list(TASKS).index(name)]
@@ -186,7 +147,7 @@ def test_the_teachers_time_is_part_of_the_taught_cnns(finished, quick_costs):
 def test_another_teacher_is_another_experiment(finished):
     teacher = finished[3][-1]
     other = dataclasses.replace(teacher, evaluations={"train": finished[3][1].evaluations["train"]})
-    assert experiment.experiment_key(taught_by(teacher)) != experiment.experiment_key(taught_by(other))
+    assert experiment.settings_of(taught_by(teacher)) != experiment.settings_of(taught_by(other))
 
 
 def test_flip_averaging_is_the_mean_of_both_views_and_blind_to_the_side(finished):
@@ -215,10 +176,6 @@ def test_the_same_config_gives_the_same_numbers_in_another_folder(make_smoke_con
     test = load_test(one.task.setup.config)
     probabilities = [judge(training, test).test.probabilities for training in trainings]
     assert torch.equal(*probabilities)
-
-
-class PowerCut(Exception):
-    pass
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -262,25 +219,65 @@ def test_fresh_forgets_what_is_on_disk(make_smoke_config, quick_costs, capsys):
     pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
 
 
-def test_results_that_were_deleted_are_measured_again_without_training(make_smoke_config, quick_costs, capsys):
+def test_only_what_a_model_depends_on_makes_it_start_afresh(make_smoke_config):
+    """Another learning rate of the probe is no reason to train the CNN again."""
+    plain = {name: experiment.settings_of(start(make_smoke_config(**SMALL), name)) for name in ("cnn", "vit")}
+    for changed, affected in (
+        ({"probe_lr": 0.5}, {"vit"}),
+        ({"probe_epochs": 4}, {"vit"}),
+        ({"cnn_epochs": 4}, {"cnn"}),
+        ({"fresh": True, "study_images": 20, "seeds": 2, "backup_dir": "b"}, set()),
+        ({"seed": 1}, {"cnn", "vit"}),
+    ):
+        config = make_smoke_config(**{**SMALL, **changed})
+        other = {name: experiment.settings_of(start(config, name)) for name in ("cnn", "vit")}
+        assert {name for name in plain if other[name] != plain[name]} == affected, changed
+
+
+def test_another_recipe_of_the_same_name_makes_it_start_afresh(make_smoke_config, monkeypatch):
+    config = make_smoke_config(**SMALL)
+    before = experiment.settings_of(start(config, "cnn"))
+    monkeypatch.setitem(tasks.RECIPES, "tuned", dataclasses.replace(tasks.RECIPES["tuned"], lr=1.0))
+    assert checkpoint.changes(before, experiment.settings_of(start(config, "cnn"))) == "lr: 0.006, now 1.0"
+
+
+def refuse(*args):
+    raise AssertionError("this is on disk already")
+
+
+def test_results_that_were_deleted_are_written_again_without_training(make_smoke_config, quick_costs, monkeypatch):
     first = train(start(make_smoke_config(**SMALL), "cnn"))
     shutil.rmtree(first.task.setup.config.results_path)
+    for repeated in ("trace_training", "measure_costs"):
+        monkeypatch.setattr(experiment, repeated, refuse)
+    task = start(make_smoke_config(**SMALL), "cnn")
+    task.train_batches = refuse
+    again = train(task)
+    pd.testing.assert_frame_equal(again.history, first.history)
+    pd.testing.assert_frame_equal(again.operators, first.operators)
+    assert (again.task.results / "operators.csv").is_file()
+
+
+def test_a_damaged_state_is_said_and_made_anew(make_smoke_config, quick_costs, capsys):
+    first = train(start(make_smoke_config(**SMALL), "cnn"))
+    state = first.task.runs / "state"
+    (state / "costs.json").write_text((state / "costs.json").read_text()[:-5])
+    (state / "checkpoint.pt").write_bytes(b"?" + (state / "checkpoint.pt").read_bytes()[1:])
     capsys.readouterr()
     again = train(start(make_smoke_config(**SMALL), "cnn"))
-    assert "continuing after epoch 3" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(again.history, first.history)
-    assert again.operators["operator"].tolist() and (again.task.results / "operators.csv").is_file()
+    said = capsys.readouterr().out
+    for name in ("costs.json", "checkpoint.pt"):
+        assert f"The file {name} is damaged: it is made anew." in said
+    pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
 
 
 # ---- the test set
 
 
-def test_training_never_opens_a_test_image(make_smoke_config, toy_folder, quick_costs):
-    for file in (toy_folder / "test").rglob("*.png"):
-        file.write_bytes(b"unreadable")
+def test_training_needs_no_test_image(make_smoke_config, toy_folder, quick_costs):
     # Not `smoke`: that profile writes its toy images anew.
     config = dataclasses.replace(make_smoke_config(**SMALL), profile="quick")
-    training = train(start(config, "cnn"))
-    assert len(training.history) == 3
-    with pytest.raises(Hw1Error, match="30 files cannot be read as images"):
-        load_test(config)
+    task = start(config, "cnn")
+    shutil.rmtree(toy_folder / "test")
+    shutil.rmtree(config.cache_path)
+    assert len(train(task).history) == 3

@@ -6,6 +6,7 @@ import torch
 from hw1_utils import features as features_module
 from hw1_utils.config import make_config
 from hw1_utils.features import extract
+from hw1_utils.files import Hw1Error
 from hw1_utils.models import load_encoder
 
 COUNT = 12
@@ -128,6 +129,32 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, capsys):
     features = run(encoder, IMAGES, tmp_path / "cache")
     assert features.values.shape == (COUNT, encoder.columns) and features.from_cache == 0
     assert "Not cached, the run goes on" in capsys.readouterr().out
+
+
+def test_a_gpu_out_of_memory_gets_smaller_batches_and_that_is_said(tmp_path, chunks_of_five):
+    encoder, passes = make_encoder()
+    lines = []
+
+    def run_out(module, args):
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    encoder.register_forward_pre_hook(run_out)
+    features = extract(encoder, IMAGES, 5, tmp_path, say=lines.append)
+    assert passes == [5, 2, 2, 1, 2, 2, 1, 2]  # once too many, then never again
+    assert lines[0] == "  the GPU's memory is full: 2 images at a time from here on"
+    torch.testing.assert_close(features.values, make_encoder()[0](IMAGES), rtol=0, atol=1e-4)
+
+
+def test_a_gpu_that_holds_not_even_one_image_is_one_sentence(tmp_path):
+    encoder, _ = make_encoder()
+
+    def run_out(module, args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    encoder.register_forward_pre_hook(run_out)
+    with pytest.raises(Hw1Error, match="^The GPU's memory is too small for test_vit: close what else uses it, or take"):
+        run(encoder, IMAGES, tmp_path)
 
 
 def test_progress_says_which_split_how_far_and_whether_from_cache(tmp_path, chunks_of_five):

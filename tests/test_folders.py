@@ -1,10 +1,13 @@
-"""What is said, in one sentence, about folders and images that will not do."""
+"""The catalogue of unusable folders, each with the sentence it gets."""
 
+import dataclasses
 import shutil
 
 import pytest
+from PIL import Image
 
 from hw1_utils.data import check_folder, load_test, load_train_val
+from hw1_utils.experiment import prepare
 from hw1_utils.files import Hw1Error
 
 
@@ -14,58 +17,112 @@ def refusal(function, config) -> str:
     return str(caught.value)
 
 
-def test_check_folder_counts(make_smoke_config):
-    assert check_folder(make_smoke_config()) == {"train": 120, "test": 30}
+def no_folder(root):
+    shutil.rmtree(root)
 
 
-def test_missing_folder(make_smoke_config, toy_folder):
-    shutil.rmtree(toy_folder / "test")
-    sentence = (
-        f"There is no folder test/ in {toy_folder}: "
-        "the data must lie as train/<class>/<image> and test/<class>/<image>."
-    )
-    assert refusal(check_folder, make_smoke_config()) == refusal(load_test, make_smoke_config()) == sentence
+def no_test(root):
+    shutil.rmtree(root / "test")
 
 
-def test_class_folder_without_images(make_smoke_config, toy_folder):
-    for path in (toy_folder / "train" / "colour_1").iterdir():
+def images_without_class_folders(root):
+    for path in (root / "train").glob("*/*.png"):
+        path.rename(root / "train" / f"{path.parent.name}-{path.name}")
+    for folder in [path for path in (root / "train").iterdir() if path.is_dir()]:
+        folder.rmdir()
+
+
+def nothing_in_train(root):
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+
+
+def an_empty_class(root):
+    for path in (root / "train" / "colour_1").iterdir():
         path.unlink()
-    sentence = refusal(check_folder, make_smoke_config())
-    assert (
-        sentence.startswith(f"{toy_folder}/train has no class folders with images: ")
-        and "Found no valid file for the classes colour_1" in sentence
-    )
+    (root / "train" / "colour_1" / ".DS_Store").touch()  # does not count
 
 
-def test_no_class_folders(make_smoke_config, toy_folder):
-    shutil.rmtree(toy_folder / "train")
-    (toy_folder / "train").mkdir()
-    assert f"{toy_folder}/train has no class folders with images" in refusal(check_folder, make_smoke_config())
-
-
-def test_different_classes(make_smoke_config, toy_folder):
-    (toy_folder / "test" / "colour_2").rename(toy_folder / "test" / "color_2")
-    sentence = "train/ and test/ must have the same classes; only one of them has: color_2, colour_2."
-    assert refusal(check_folder, make_smoke_config()) == sentence
-
-
-def test_one_class(make_smoke_config, toy_folder):
+def one_class(root):
     for part in ("train", "test"):
         for k in (1, 2):
-            shutil.rmtree(toy_folder / part / f"colour_{k}")
-    sentence = "toy/train has one class only: a classifier needs at least two."
-    assert refusal(check_folder, make_smoke_config()) == sentence
+            shutil.rmtree(root / part / f"colour_{k}")
 
 
-def test_unreadable_files_are_named(make_smoke_config, toy_folder):
-    good = (toy_folder / "test/colour_0/00000.png").read_bytes()
-    short_header = good[:11] + b"\x05" + good[12:]  # PIL raises ValueError, not OSError
-    for i, bad in enumerate([b"", b"not an image", good[: len(good) // 2], short_header]):
-        (toy_folder / f"test/colour_0/0000{i}.png").write_bytes(bad)
-    names = ", ".join(f"test/colour_0/0000{i}.png" for i in range(4))
-    sentence = f"4 files cannot be read as images: {names}: remove or replace them."
-    config = make_smoke_config()
-    assert refusal(load_test, config) == sentence
+def other_classes_in_test(root):
+    (root / "test" / "colour_2").rename(root / "test" / "color_2")
+
+
+def a_loop(root):
+    (root / "train" / "colour_0" / "again").symlink_to(root / "train")
+
+
+def a_loop_over_two_links(root):
+    (root / "train" / "colour_0" / "other").symlink_to(root / "train" / "colour_1")
+    (root / "train" / "colour_1" / "other").symlink_to(root / "train" / "colour_0")
+
+
+CATALOGUE = [
+    (no_folder, "There is no folder {root}: the data must lie as train/<class>/<image> and test/<class>/<image>."),
+    (
+        no_test,
+        "There is no folder test/ in {root}: the data must lie as train/<class>/<image> and test/<class>/<image>.",
+    ),
+    (
+        images_without_class_folders,
+        "{root}/train has no class folders: put every image into one, train/<class>/<image>.",
+    ),
+    (nothing_in_train, "{root}/train has no class folders: put every image into one, train/<class>/<image>."),
+    (an_empty_class, "{root}/train has class folders without images (colour_1): fill or remove them."),
+    (one_class, "{root}/train has one class only: a classifier needs at least two."),
+    (
+        other_classes_in_test,
+        "train/ and test/ must have the same classes; only one of them has: color_2, colour_2.",
+    ),
+    (a_loop, "{root}/train/colour_0/again is a symbolic link to a folder that contains it: remove it."),
+    (
+        a_loop_over_two_links,
+        "{root}/train/colour_0/other/other is a symbolic link to a folder that contains it: remove it.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), CATALOGUE, ids=[spoil.__name__ for spoil, _ in CATALOGUE])
+def test_catalogue(make_smoke_config, toy_folder, monkeypatch, spoil, sentence):
+    spoil(toy_folder)
+    monkeypatch.setattr(Image, "open", None)  # it is found before a single image is opened
+    said = refusal(check_folder, make_smoke_config())
+    assert said in (sentence.format(root=toy_folder), sentence.format(root=toy_folder).replace("colour_0", "colour_1"))
+
+
+def test_what_is_wrong_with_the_folder_is_what_a_run_says(make_smoke_config, toy_folder):
+    one_class(toy_folder)
+    config = dataclasses.replace(make_smoke_config(), profile="quick")  # smoke would mend its own folder
+    assert refusal(prepare, config) == refusal(check_folder, config)
+
+
+def test_a_link_to_a_folder_elsewhere_is_no_loop(make_smoke_config, toy_folder, tmp_path):
+    (toy_folder / "train" / "colour_0").rename(tmp_path / "elsewhere")
+    (toy_folder / "train" / "colour_0").symlink_to(tmp_path / "elsewhere")
+    check_folder(make_smoke_config())
+
+
+def spoil_four_files(root):
+    good = (root / "test/colour_0/00000.png").read_bytes()
+    for i, bad in enumerate([b"", b"not an image", good[: len(good) // 2]]):
+        (root / f"test/colour_0/0000{i}.png").write_bytes(bad)
+    (root / "test/colour_0/notes.txt").write_text("a file that is no image at all")
+
+
+def test_unreadable_files_are_named_before_anything_is_trained(make_smoke_config, toy_folder):
+    spoil_four_files(toy_folder)
+    sentence = (
+        "4 files cannot be read as images: test/colour_0/00000.png (not an image), test/colour_0/00001.png (not an "
+        "image), test/colour_0/00002.png (damaged), test/colour_0/notes.txt (not an image): remove or replace them, "
+        "or set skip_unreadable=True."
+    )
+    config = dataclasses.replace(make_smoke_config(), profile="quick")
+    assert refusal(load_test, config) == refusal(prepare, config) == sentence
     assert not config.cache_path.exists()
 
 
@@ -73,7 +130,43 @@ def test_of_many_unreadable_files_five_are_named(make_smoke_config, toy_folder):
     for i in range(7):
         (toy_folder / f"test/colour_0/0000{i}.png").write_bytes(b"")
     sentence = refusal(load_test, make_smoke_config())
-    assert sentence.startswith("7 files cannot") and "00004.png, …: remove" in sentence and "00005" not in sentence
+    assert sentence.startswith("7 files cannot") and "00004.png (not an image), …: remove" in sentence
+    assert "00005" not in sentence
+
+
+def test_unreadable_files_are_left_out_if_asked_and_named_all_the_same(make_smoke_config, toy_folder, capsys):
+    spoil_four_files(toy_folder)
+    config = make_smoke_config(skip_unreadable=True)
+    for _ in range(2):  # decoded, then from the cache
+        test = load_test(config)
+        assert len(test) == len(test.images) == len(test.paths) == 27
+        assert test.counts() == {"colour_0": 7, "colour_1": 10, "colour_2": 10}
+        assert not {"test/colour_0/00001.png", "test/colour_0/notes.txt"} & set(test.paths)
+    said = capsys.readouterr().out
+    assert said.startswith("Left out, as they cannot be read as images: 4 files: test/colour_0/00000.png (not an")
+
+
+def test_a_class_of_unreadable_files_only_cannot_be_left_out(make_smoke_config, toy_folder):
+    for path in (toy_folder / "test" / "colour_1").iterdir():
+        path.write_bytes(b"")
+    sentence = refusal(load_test, make_smoke_config(skip_unreadable=True))
+    assert sentence == "No readable image is left in test for colour_1: add images or remove the class."
+
+
+def test_what_file_managers_leave_behind_is_no_data(make_smoke_config, toy_folder):
+    for name in (".DS_Store", "._00000.png", "Thumbs.db", "desktop.ini"):
+        (toy_folder / "test" / "colour_0" / name).write_bytes(b"?")
+    assert len(load_test(make_smoke_config())) == 30
+
+
+def test_class_and_file_names_may_be_long_and_in_any_script(make_smoke_config, toy_folder):
+    name = "класс 図 🦊 " + "x" * 100
+    for part in ("train", "test"):
+        (toy_folder / part / "colour_1").rename(toy_folder / part / name)
+        for path in (toy_folder / part / name).iterdir():
+            path.rename(path.with_name("z" * 200 + "ё" + path.name))
+    train, _ = load_train_val(make_smoke_config())
+    assert name in train.classes and train.counts()[name] == 36
 
 
 def test_too_few_images_for_the_split(make_smoke_config, toy_folder):

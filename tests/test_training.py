@@ -10,10 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hw1_utils import training
 from hw1_utils.checkpoint import Checkpoint
 from hw1_utils.files import Hw1Error
 from hw1_utils.runtime import Precision
-from hw1_utils.tasks import one_cycle
+from hw1_utils.tasks import Fp32Muon, Muon, muon, one_cycle
 from hw1_utils.training import evaluate, first_steps, fit, overfit_check
 
 FP32 = Precision("fp32")
@@ -129,9 +130,30 @@ def test_moving_average_is_what_is_validated():
     assert row["val_loss"] == pytest.approx(numpy_loss(ema.module), rel=1e-6)
 
 
-def test_diverged_training_is_one_sentence():
-    with pytest.raises(Hw1Error, match=r"The loss is nan in epoch 2: .* lower the learning rate"):
-        plain_fit(network(), lambda epoch: cut(X * float("nan") if epoch == 2 else X), epochs=3)
+def test_diverged_training_stops_at_that_step_and_keeps_the_last_good_state(tmp_path):
+    def batches(epoch):
+        for i, (x, y) in enumerate(cut(), start=1):
+            assert (epoch, i) <= (2, 3), "training went on after the step whose loss is no number"
+            yield (x * float("nan") if (epoch, i) == (2, 3) else x), y
+
+    model, checkpoint = network(), Checkpoint(tmp_path / "c.pt", {})
+    with pytest.raises(Hw1Error, match=r"^The loss is nan at step 3 of epoch 2: .* lower the learning rate"):
+        plain_fit(model, batches, epochs=3, checkpoint=checkpoint)
+    kept = network()
+    assert len(checkpoint.restore({"model": kept})) == 1
+    assert all(parameter.isfinite().all() for parameter in kept.parameters())
+
+
+def test_on_a_gpu_the_loss_is_looked_at_now_and_then_and_the_step_is_named_all_the_same(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "_refuse_divergence", lambda losses, step, epoch: seen.append((len(losses), step)))
+    monkeypatch.setattr(training, "looks_every", lambda device: 2)
+    plain_fit(network())  # 5 steps
+    assert seen == [(2, 2), (2, 4), (1, 5)]
+    monkeypatch.undo()
+    losses = [torch.tensor(value) for value in (1.0, float("inf"), float("nan"))]
+    with pytest.raises(Hw1Error, match="The loss is inf at step 99 of epoch 7"):
+        training._refuse_divergence(losses, 100, 7)
 
 
 def test_losses_are_bit_identical_with_and_without_the_profiler():
@@ -169,7 +191,7 @@ class PowerCut(Exception):
     pass
 
 
-def run_with_everything(path, *, cut_at=None, where=None, key="same"):
+def run_with_everything(path, *, cut_at=None, where=None, settings=None):
     """Momentum, scheduler and moving average; power fails in epoch `cut_at`. Returns what must survive it."""
     model, lines = network(), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
@@ -206,7 +228,7 @@ def run_with_everything(path, *, cut_at=None, where=None, key="same"):
         ema=ema,
         precision=FP32,
         validate=validate,
-        checkpoint=Checkpoint(path, key),
+        checkpoint=Checkpoint(path, settings or {"seed": 0}),
         say=say,
     )
     momentum = [state["momentum_buffer"] for state in optimizer.state.values()]
@@ -227,11 +249,26 @@ def test_an_interrupted_run_continues_to_the_very_same_end(tmp_path, where, firs
 
 
 def test_a_checkpoint_of_another_config_is_ignored_and_said(tmp_path, capsys):
-    *_, history, _, _ = run_with_everything(tmp_path / "c.pt", key="old")
-    *_, history2, epochs_run, _ = run_with_everything(tmp_path / "c.pt", key="new")
+    old, new = {"seed": 0, "epochs": 5, "teacher": "a"}, {"seed": 1, "epochs": 5, "encoder": "b"}
+    *_, history, _, _ = run_with_everything(tmp_path / "c.pt", settings=old)
+    *_, history2, epochs_run, _ = run_with_everything(tmp_path / "c.pt", settings=new)
     assert epochs_run == list(range(1, EPOCHS + 1))
     assert without_seconds(history) == without_seconds(history2)
-    assert "belongs to another config: starting afresh" in capsys.readouterr().out
+    why = "seed: 0, now 1, teacher: a, now None, encoder: None, now b"
+    assert f"starting afresh: what is on disk was made with other settings ({why})\n" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_said_and_training_starts_afresh(tmp_path, capsys):
+    path = tmp_path / "c.pt"
+    *_, history, _, _ = run_with_everything(path)
+    good = path.read_bytes()
+    middle = len(good) // 2
+    for damaged in (b"", good[:20], good[:-1], good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]):
+        path.write_bytes(damaged)
+        *_, history2, epochs_run, _ = run_with_everything(path)
+        assert "The file c.pt is damaged: it is made anew." in capsys.readouterr().out
+        assert epochs_run == list(range(1, EPOCHS + 1))
+        assert without_seconds(history) == without_seconds(history2)
 
 
 # ---- overfit check, first steps, one-cycle
@@ -274,6 +311,21 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_zero(steps):
     assert abs(peak - 0.2 * steps) <= 1
     assert values[steps] == 0.0 and all(value > 0 for value in values[:-1])
     assert factor(steps + 3) == 0.0  # never negative, should someone step on
+
+
+def test_muon_in_fp32_steps_as_timms_does_but_for_rounding_and_leaves_timm_as_it_was():
+    original, moved = muon.zeropower_via_newtonschulz, []
+    for kind in (Muon, Fp32Muon):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(8, 16, 3)
+        before = layer.weight.detach().clone()
+        optimizer = kind(layer.parameters(), lr=0.1, momentum=0.95, nesterov=True)
+        layer(torch.randn(4, 8, 9, 9)).square().sum().backward()
+        optimizer.step()
+        moved.append(layer.weight.detach() - before)
+    size = moved[0].norm()
+    assert 1e-5 < (moved[0] - moved[1]).norm() / size < 0.02  # bf16 has 8 bits, and five rounds of them
+    assert muon.zeropower_via_newtonschulz is original
 
 
 def test_loss_in_low_precision_is_computed_in_fp32():

@@ -1,0 +1,210 @@
+"""What ends a run early loses nothing: Ctrl-C, full disks, killed processes, lost runtimes, a second run."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL, PowerCut, numbers, same, weights
+
+from hw1_utils import experiment, features
+from hw1_utils.config import ROOT
+from hw1_utils.experiment import CNNTask, ProbeTask, prepare, train
+from hw1_utils.files import Hw1Error, write_csv
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")
+
+
+@pytest.fixture
+def new_cnn(make_smoke_config):
+    """`new_cnn(field=value, …)`: a CNN to train on the toy folder."""
+    return lambda **overrides: CNNTask(prepare(make_smoke_config(**SMALL, **overrides)), "tuned")
+
+
+def refuse(*args):
+    raise AssertionError("this is on disk already")
+
+
+# ---- stopped
+
+
+def test_ctrl_c_says_how_to_go_on(new_cnn, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "fit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_cnn())
+    assert capsys.readouterr().out.endswith("  stopped: run it again, and it continues after the last finished epoch\n")
+
+
+def test_too_little_gpu_memory_is_one_sentence(new_cnn, monkeypatch):
+    def run_out(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(experiment, "fit", run_out)
+    with pytest.raises(
+        Hw1Error, match=r"^The GPU's memory is too small for CNN, tuned recipe: lower its batch size, now"
+    ):
+        train(new_cnn())
+
+
+def test_what_killed_writers_left_is_cleared_away(make_smoke_config):
+    config = make_smoke_config(**SMALL)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [folder / "x" / f".{dead.pid}.partial.png" for folder in (config.runs_path, config.results_path)]
+    left.append(config.cache_path / f".{dead.pid}.partial.safetensors")
+    alive = config.cache_path / f".{os.getppid()}.partial.safetensors"
+    for path in (*left, alive):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    prepare(config)
+    assert not any(path.exists() for path in left) and alive.exists()
+
+
+# ---- a second run
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from hw1_utils.files import lock
+held = lock(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(make_smoke_config, tmp_path):
+    config = make_smoke_config(**SMALL)
+    command = [sys.executable, "-c", HOLD, str(config.output_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(Hw1Error, match="^Another run is at work in .*/out: wait for its end"):
+            prepare(config)
+        prepare(make_smoke_config(**SMALL, output_dir=str(tmp_path / "another")))
+        other.kill()
+    first = prepare(config)
+    again = prepare(config)  # one process may come back to its own folder
+    assert first.lock is again.lock and again.lock.is_locked
+
+
+# ---- disks
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """`tiny_disk(kilobytes)`: a folder on a file system of that size."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+
+    def mount(kilobytes):
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("a tiny file system can be mounted by root only, on Linux")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kilobytes", [8, 500, 2000])
+def test_a_full_disk_is_one_sentence_and_the_run_continues_where_there_is_room(new_cnn, tiny_disk, tmp_path, kilobytes):
+    whole = train(new_cnn(output_dir=str(tmp_path / "whole")))
+    disk = tiny_disk(kilobytes)
+    with pytest.raises(Hw1Error, match=r"^\S+ cannot be written \(No space left on device\): make room there"):
+        train(new_cnn(output_dir=str(disk)))
+    assert not [path for path in contents(disk) if "partial" in path.name]
+    subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+    continued = train(new_cnn(output_dir=str(disk)))
+    pd.testing.assert_frame_equal(numbers(continued.history), numbers(whole.history), check_exact=True)
+    assert same(weights(continued), weights(whole))
+
+
+def test_a_read_only_output_folder_is_found_before_any_work(new_cnn, tiny_disk, monkeypatch):
+    disk = tiny_disk(5000)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    monkeypatch.setattr(experiment, "load_train_val", refuse)
+    with pytest.raises(
+        Hw1Error, match=r"/tiny cannot be written \(Read-only file system\): choose another output_dir\.$"
+    ):
+        new_cnn(output_dir=str(disk))
+
+
+def test_a_full_disk_leaves_the_old_table_in_place(tiny_disk):
+    disk = tiny_disk(64)
+    write_csv(disk / "table.csv", pd.DataFrame({"x": range(10)}))
+    before = contents(disk)
+    with pytest.raises(Hw1Error, match="No space left on device"):
+        write_csv(disk / "table.csv", pd.DataFrame({"x": range(100_000)}))
+    assert contents(disk) == before
+
+
+# ---- the copy in backup_dir
+
+
+def test_a_fresh_runtime_continues_from_the_copy(make_smoke_config, tmp_path, monkeypatch, capsys):
+    whole = train(ProbeTask(prepare(make_smoke_config(**SMALL))))
+
+    def fail_in_epoch_3(line):
+        if "epoch  3/" in str(line):
+            raise PowerCut
+
+    lost, fresh = (
+        make_smoke_config(**SMALL, output_dir=str(tmp_path / name), backup_dir=str(tmp_path / "drive"))
+        for name in ("lost", "fresh")
+    )
+    shutil.rmtree(lost.cache_path)
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(experiment, "print", fail_in_epoch_3, raising=False)
+        train(ProbeTask(prepare(lost)))
+    shutil.rmtree(lost.output_path)
+    shutil.rmtree(lost.cache_path)
+    logs = fresh.runs_path / "vit" / "logs" / "train"
+    logs.mkdir(parents=True)  # of another run, as in a clone of the repository
+    (logs / "events.out.tfevents.0000000007.hw1").touch()
+    capsys.readouterr()
+    monkeypatch.setattr(features, "_encode", refuse)  # the features come from the copy, too
+    continued = train(ProbeTask(prepare(fresh)))
+    said = capsys.readouterr().out
+    assert "brought back from its copy in backup_dir" in said and "continuing after epoch 3" in said
+    pd.testing.assert_frame_equal(numbers(continued.history), numbers(whole.history), check_exact=True)
+    assert same(weights(continued), weights(whole))
+    assert [int(file.name.split(".")[3]) for file in sorted(logs.iterdir())] == [0, 1, 2, 3]
+
+
+def test_what_is_here_is_not_replaced_by_the_copy(new_cnn, tmp_path, capsys):
+    copies = {"backup_dir": str(tmp_path / "drive")}
+    train(new_cnn(**copies))
+    capsys.readouterr()
+    train(new_cnn(**copies))
+    assert "brought back" not in capsys.readouterr().out
+    train(new_cnn(**copies, fresh=True))
+    said = capsys.readouterr().out
+    assert "brought back" not in said and "continuing" not in said
+
+
+def test_only_what_is_new_is_copied(new_cnn, tmp_path):
+    training = train(new_cnn(backup_dir=str(tmp_path / "drive")))
+    runs = training.task.runs
+    copy = tmp_path / "drive" / "smoke" / "runs" / "cnn"
+    assert contents(copy) == contents(runs)
+    first = next(copy.rglob("*0000000001.hw1"))
+    first.unlink()
+    training.task.setup.backup.keep(runs, "runs/cnn")
+    assert not first.exists()
+
+
+def test_a_copy_that_cannot_be_made_costs_one_warning(new_cnn, tmp_path, capsys):
+    (tmp_path / "drive").write_text("a file where the folder should be")
+    training = train(new_cnn(backup_dir=str(tmp_path / "drive")))
+    said = capsys.readouterr().out
+    assert len(training.history) == 3 and said.count("WARNING: no copies are kept in ") == 1
