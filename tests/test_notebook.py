@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,20 +22,28 @@ OUTPUTS = ROOT / "outputs" / "smoke"
 MODELS = ("cnn", "cnn_short", "cnn_assignment", "cnn_taught", "vit", "vit_layers")
 
 
+COMMAND = [sys.executable, "-m", "hw1_utils", "run", "--profile", "smoke"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HW1_")}
+
+
 @pytest.fixture(scope="module")
-def run():
-    """`python -m hw1_utils run` with nothing left of earlier smoke runs."""
+def interrupted():
+    """What is left of a run, nothing of earlier ones before it, when Ctrl-C is pressed in the second epoch."""
     shutil.rmtree(OUTPUTS, ignore_errors=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HW1_")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(COMMAND, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **pipes) as process:
+        lines = iter(process.stdout.readline, "")
+        assert any("epoch  2/3" in line for line in lines)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, said = process.communicate()
+    return process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def run(interrupted):
+    """The same command again, to the end."""
     servers = {info.pid for info in manager.get_all()}
-    done = subprocess.run(
-        [sys.executable, "-m", "hw1_utils", "run", "--profile", "smoke"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run(COMMAND, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {info.pid for info in manager.get_all()} == servers, "a TensorBoard server was left behind"
     return done
@@ -47,6 +56,13 @@ def executed(run):
 
 def code_cells(document):
     return [cell for cell in document.cells if cell.cell_type == "code"]
+
+
+def test_ctrl_c_ends_the_run_and_the_same_command_continues_it(interrupted, run):
+    code, said = interrupted
+    assert code == 130
+    assert said.strip() == "hw1: stopped; the same command continues after the last finished epoch."
+    assert "  continuing after epoch 2, saved on disk" in run.stdout
 
 
 def test_every_cell_ran_in_order_and_none_shows_an_error_or_a_warning(executed):

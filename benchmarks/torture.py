@@ -1,0 +1,212 @@
+"""`python -m benchmarks.torture --kills 50`: a run that is killed again and again ends like one that never was.
+
+A process trains a CNN and a probe on a small folder, judges both and writes their results. It is killed (SIGKILL: no
+handler runs, nothing is tidied up) at a random moment, started again, killed again, until it gets through; then the
+same in a new folder, until there were enough kills. Every other kill strikes right before or after a file is moved into
+place, where a mistake would show. What is left on disk is compared with an undisturbed run's: predictions, metrics,
+histories, TensorBoard events, weights, optimiser state, features. Only what a clock measured may differ.
+"""
+
+import argparse
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from hw1_utils import experiment, features, judging, profiling, report
+from hw1_utils.config import ROOT, make_config
+from hw1_utils.data import load_test, make_toy_folder
+from hw1_utils.files import load_tensors, read_sealed
+
+MOVES = 60  # files that a run moves into place, about
+
+
+def story(folder: Path) -> None:
+    """What is done, killed and done again: everything below `folder`, the images in `folder/toy`."""
+    torch.set_num_threads(1)
+    features.CHUNK = 64  # several chunks
+    profiling.peak_memory_mb = lambda *args: (None, None)  # long, and its numbers are not compared
+    profiling.time_per_call = lambda *args: 1.0
+    config = make_config(
+        "full",
+        data_dir=str(folder / "toy"),
+        output_dir=str(folder / "out"),
+        device="cpu",
+        encoder="test_vit",
+        weights="random",
+        cnn_epochs=12,
+        probe_epochs=12,
+        cnn_batch_size=32,
+        probe_batch_size=16,
+        profile_steps=2,
+    )
+    print("phase: data", flush=True)
+    setup = experiment.prepare(config)
+    results = []
+    for make, name in (
+        (lambda: experiment.CNNTask(setup, "tuned"), "CNN"),
+        (lambda: experiment.ProbeTask(setup), "probe"),
+    ):
+        print(f"phase: {name}", flush=True)
+        results.append(experiment.train(make()))
+    print("phase: results", flush=True)
+    test = load_test(config)
+    judged = [judging.judge(training, test) for training in results]
+    for result in judged:
+        report.write_model(result, test)
+    report.write_comparison(judged)
+
+
+def run(folder: Path, *, after: float | None = None, at_move: int | None = None) -> str | None:
+    """Run the story in a new process and kill it. Returns the phase in which it was killed; None: it got through.
+
+    Args:
+        after: seconds from its first word to the kill.
+        at_move: it kills itself before (even) or after (odd) moving the file number at_move // 2 into place.
+    """
+    command = [sys.executable, "-m", "benchmarks.torture", "--story", str(folder)]
+    if at_move is not None:
+        command += ["--at-move", str(at_move)]
+    phase = "start"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = []
+        os.set_blocking(process.stdout.fileno(), after is None)
+        deadline = None
+        while process.poll() is None:
+            line = process.stdout.readline()
+            lines.append(line)
+            if line.startswith("phase: "):
+                phase = line.split()[1]
+                deadline = deadline or time.monotonic() + (after or 0)
+            if after is not None:
+                if deadline and time.monotonic() > deadline:
+                    process.kill()
+                time.sleep(0.001)
+        lines.append(process.stdout.read() or "")
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"The run failed by itself:\n{''.join(lines)}")
+    return phase if process.returncode else None
+
+
+def die_at_move(number: int) -> None:
+    """Kill this process at its move number `number // 2`, before it (even) or after it (odd)."""
+    real, count = os.replace, 0
+
+    def replace(source: object, target: object) -> None:
+        nonlocal count
+        count += 1
+        if count * 2 == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+        if count * 2 + 1 == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace
+
+
+def _plain(value: object) -> object:
+    """Tensors as bytes and clock readings left out, so that == compares."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items() if "seconds" not in str(name)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def left_on_disk(folder: Path) -> dict[str, object]:
+    """All that a run left, by relative path, in a form that == compares; without what a clock measured."""
+    found: dict[str, object] = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = file.relative_to(folder).as_posix()
+        if name.startswith("toy/") or file.name in (".hw1.lock", "environment.json", "operators.csv", "costs.json"):
+            continue  # machine and clock
+        if file.suffix == ".pt":
+            found[name] = _plain(torch.load(io.BytesIO(read_sealed(file)), weights_only=True))
+        elif "tfevents" in name:
+            events = [event for event in EventFileLoader(str(file)).Load() if event.HasField("summary")]
+            found[name] = [(event.step, event.summary.SerializeToString()) for event in events]
+        elif file.suffix == ".safetensors":
+            found[name] = _plain(load_tensors(file)[0])
+        elif file.name in (
+            "model_profile_comparison.csv",
+            "milestones.csv",
+            "history.csv",
+            "model_metrics_comparison.csv",
+        ):
+            table = pd.read_csv(file)
+            timed = [c for c in table if "second" in c or c.endswith(("_ms", "_mb"))]
+            found[name] = table.drop(columns=timed).to_csv()
+        elif file.name == "config.json":
+            found[name] = file.read_text().replace(folder.name, "")
+        elif name.endswith((".json.gz", "convergence.png", "operators.png", "quality_and_cost.png")):
+            found[name] = "there"  # drawn from times
+        else:
+            found[name] = file.read_bytes()
+    return found
+
+
+def torture(home: Path, kills: int, seed: int = 0, say: object = print) -> Counter:
+    """Kill runs below `home` `kills` times; compare each that got through. Returns how often each phase was hit.
+
+    Raises:
+        AssertionError: a run that was killed did not end like the undisturbed one.
+    """
+    moments = random.Random(seed)
+    make_toy_folder(home / "whole" / "toy", train=100)
+    started = time.monotonic()
+    assert run(home / "whole") is None
+    span = time.monotonic() - started
+    expected = left_on_disk(home / "whole")
+    hit: Counter = Counter()
+    while hit.total() < kills:
+        folder = Path(tempfile.mkdtemp(dir=home))
+        shutil.copytree(home / "whole" / "toy", folder / "toy")  # with the times of change, which are part of a key
+        while True:
+            if hit.total() >= kills:
+                phase = run(folder)
+            elif hit.total() % 2:
+                phase = run(folder, at_move=moments.randrange(2, 2 * MOVES))
+            else:
+                phase = run(folder, after=moments.uniform(0, span / 3))
+            if phase is None:
+                break
+            hit[phase] += 1
+            say(f"kill {hit.total()}: {phase}")
+        found = left_on_disk(folder)
+        different = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+        assert not different, f"after kills in {dict(hit)} these differ: {different}"
+        say(f"got through: {len(found)} files are those of the undisturbed run")
+    return hit
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--story", type=Path, help=argparse.SUPPRESS)  # what `run` starts
+    parser.add_argument("--at-move", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.story:
+        if options.at_move:
+            die_at_move(options.at_move)
+        story(options.story)
+    else:
+        with tempfile.TemporaryDirectory() as home:
+            hit = torture(Path(home), options.kills, options.seed)
+        print("\n| Killed while at work on | Times |\n|---|---|")
+        for phase, times in hit.items():
+            print(f"| {phase} | {times} |")
+        print(f"\n{hit.total()} kills, every run that got through left the same files as the undisturbed one.")
