@@ -17,8 +17,9 @@ help:
 run: .venv/installed
 	HW1_PROFILE=$(PROFILE) $(BIN)/python -m hw1_utils run
 
+# Test files side by side, one thread each: threads of several processes would only wait for one another.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -69,6 +69,7 @@ PROFILES: Mapping[str, dict] = {
     "smoke": {
         "output_dir": "outputs/smoke",
         "data_dir": "outputs/smoke/toy",
+        "encoder": "test_vit",  # timm's smallest
         "weights": "random",
         "cnn_epochs": 3,
         "short_epochs": 2,

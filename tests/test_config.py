@@ -124,7 +124,7 @@ def test_environment_fills_in_and_overrides_win(variables):
 def test_smoke_reads_none_of_them(variables):
     config = make_config("smoke")
     assert (config.data_dir, config.weights) == ("outputs/smoke/toy", "random")
-    assert config.encoder == Config.encoder
+    assert config.encoder == "test_vit"
 
 
 def test_empty_variables_count_as_unset(monkeypatch):

@@ -17,7 +17,7 @@ from hw1_utils.experiment import CNNTask, prepare, train
 from hw1_utils.files import Hw1Error
 from hw1_utils.profiling import Trace
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:Glyph")]  # no font has them all
 
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "F")
 NAMES = st.text(

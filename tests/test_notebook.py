@@ -82,7 +82,7 @@ def test_cells_that_should_show_something_do(executed):
     pictures = [o for c in code_cells(executed) for o in c.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 21  # 3 grids, 6 curves, 4 confusion matrices, 3 comparisons, 2 of evidence, 3 studies
     conclusion = "".join(o["data"].get("text/markdown", "") for o in code_cells(executed)[-1].outputs)
-    assert "**Conclusion.**" in conclusion and "vit_tiny_patch16_224" in conclusion and "## Errata" in conclusion
+    assert "**Conclusion.**" in conclusion and "test_vit" in conclusion and "## Errata" in conclusion
     assert (OUTPUTS / "results" / "conclusion.md").read_text() == conclusion
 
 
@@ -106,7 +106,7 @@ def test_layout_is_the_assignments(run):
     for table in ("metrics", "profile"):
         rows = pd.read_csv(OUTPUTS / "results" / f"model_{table}_comparison.csv")
         assert len(rows) == len(MODELS)
-        assert rows["encoder"].iloc[-1] == "vit_tiny_patch16_224" and len(rows["weights_sha256"].iloc[-1]) == 64
+        assert rows["encoder"].iloc[-1] == "test_vit" and len(rows["weights_sha256"].iloc[-1]) == 64
 
 
 def test_accuracies_agree_with_the_predictions(run):
