@@ -110,7 +110,7 @@ def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str
             axis.set_xlim(values.min() / 5, values.max() * 5)
             axis.xaxis.set_minor_formatter(NullFormatter())
         else:
-            axis.set_xlim(0, 1.05)
+            axis.margins(x=0.2)  # not from 0 on: the intervals are to be seen
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
     axes[0].set_yticks(range(len(names)), wrapped(metrics["model"]))
@@ -140,8 +140,9 @@ def input_sizes(table: pd.DataFrame, name: str) -> Figure:
     for axis, (label, values) in zip(axes, costs.items(), strict=True):
         axis.errorbar(values, accuracy, errors, fmt="-o", color=colour(name), capsize=3)
         for x, y, side in zip(values, accuracy, table["input_size"], strict=True):
-            axis.annotate(f"{side} px", (x, y), (6, -12), textcoords="offset points", fontsize=9)
+            axis.annotate(f"{side} px", (x, y), (0, 12), textcoords="offset points", ha="center", fontsize=9)
         _log_axis(axis, values)
+        axis.margins(y=0.18)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("validation accuracy (95 % interval)")
