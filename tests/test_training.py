@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hw1_utils import training
 from hw1_utils.checkpoint import Checkpoint
 from hw1_utils.files import Hw1Error
+from hw1_utils.recipes import Fp32Muon, Muon, muon, one_cycle
 from hw1_utils.runtime import Precision
-from hw1_utils.tasks import Fp32Muon, Muon, muon, one_cycle
 from hw1_utils.training import evaluate, first_steps, fit, overfit_check
 
 FP32 = Precision("fp32")

@@ -1,6 +1,7 @@
 """Where the encoder's weights come from, in which order, and what is said when they do not fit."""
 
 import http.server
+import os
 import socket
 import sys
 import threading
@@ -105,6 +106,26 @@ def test_a_file_of_another_architecture_does_not_fit(tiny_file, encoder):
 def test_a_file_that_holds_no_tensors_does_not_fit(tmp_path, name):
     (tmp_path / name).write_text("<html>please sign in</html>")
     assert refusal(TINY, tmp_path / name).startswith(f"The weights file {name} does not fit the encoder {TINY}: ")
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("name", ["trap.pth", "trap.bin", "trap"])
+def test_code_in_a_file_is_never_run(tmp_path, name):
+    torch.save({"weight": Trap(tmp_path / "sprung")}, tmp_path / name)
+    sentence = refusal(TINY, tmp_path / name)
+    assert sentence.endswith("it is no plain file of tensors, and anything else in it is not run.")
+    assert not (tmp_path / "sprung").exists()
+    torch.load(tmp_path / name, weights_only=False)  # the trap does work
+    assert (tmp_path / "sprung").exists()
 
 
 def test_the_real_file_is_the_known_one_and_loads(real_weights):
