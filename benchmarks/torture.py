@@ -131,7 +131,7 @@ def left_on_disk(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
-        if name.startswith("toy/") or file.name in (".hw1.lock", "environment.json", "operators.csv", "costs.json"):
+        if name.startswith("toy/") or file.name in (".hw1.lock", "environment.json", "operators.csv", "costs"):
             continue  # machine and clock
         if file.suffix == ".pt":
             found[name] = _plain(torch.load(io.BytesIO(read_sealed(file)), weights_only=True))

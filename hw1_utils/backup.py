@@ -2,9 +2,10 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from .files import Hw1Error, atomic
+from .files import Hw1Error, atomic, clear_partials, partial_beside
 
 
 class Backup:
@@ -16,33 +17,56 @@ class Backup:
     def __init__(self, folder: Path | None) -> None:
         """`folder`: None keeps no copies."""
         self.folder = folder
-        self._copied: dict[Path, tuple[int, int]] = {}  # file -> its size and time of change when it was last copied
+        self._copied: dict[Path, tuple[int, int]] = {}  # file -> its version when it was last copied
+        if folder:
+            with suppress(OSError):
+                clear_partials(folder.rglob(".*.partial*"))
 
     def keep(self, path: Path, name: str) -> None:
-        """Copy what is new or changed in `path`, a file or folder, to `folder/name`."""
-        if self.folder:
-            self._mirror(path, self.folder / name)
+        """Copy what is new or changed in `path`, a file or folder, to `folder/name`, the oldest first.
 
-    def restore(self, path: Path, name: str) -> bool:
-        """Replace `path` by its copy `folder/name`. Returns whether there is one."""
-        if not self.folder or not os.path.exists(self.folder / name):
-            return False
-        if path.is_dir():
-            shutil.rmtree(path)
-        self._mirror(self.folder / name, path)
-        return True
-
-    def _mirror(self, source: Path, target: Path) -> None:
+        So a checkpoint, written after the logs of its epochs, is never copied without them.
+        """
+        if not self.folder:
+            return
         try:
-            files = [file for file in source.rglob("*") if file.is_file()] if source.is_dir() else [source]
-            # The state of a training last: it must never promise epochs whose logs are not there.
-            for file in sorted(files, key=lambda file: (file.parent.name == "state", file)):
-                status = file.stat()
-                version = status.st_size, status.st_mtime_ns
-                if self._copied.get(file) != version and not file.name.startswith("."):  # a dot: being written
-                    with atomic(target / file.relative_to(source)) as partial:
+            for file in sorted(_finished_files(path), key=lambda file: file.stat().st_mtime_ns):
+                if self._copied.get(file) != _version(file):
+                    with atomic(self.folder / name / file.relative_to(path)) as partial:
                         shutil.copyfile(file, partial)
-                    self._copied[file] = version
+                    self._copied[file] = _version(file)
         except (OSError, Hw1Error) as error:
             print(f"WARNING: no copies are kept in {self.folder} from here on. {error}")
             self.folder = None
+
+    def restore(self, path: Path, name: str) -> bool:
+        """Replace `path` by its copy `folder/name`, in one go. Returns whether there is one that can be read."""
+        copy = self.folder / name if self.folder else None
+        if copy is None or not os.path.exists(copy):
+            return False
+        staged = partial_beside(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if copy.is_dir():
+                shutil.copytree(copy, staged, ignore=shutil.ignore_patterns(".*"))
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                shutil.copyfile(copy, staged)
+            os.replace(staged, path)
+        except OSError as error:  # shutil.Error is one
+            print(f"WARNING: the copy of {name} in backup_dir cannot be used, so it is made anew: {error}")
+            return False
+        self._copied.update((file, _version(file)) for file in _finished_files(path))
+        return True
+
+
+def _finished_files(path: Path) -> list[Path]:
+    """`path` itself, or all files in it but those that are being written (`files.partial_beside`)."""
+    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [file for file in files if not file.name.startswith(".")]
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Size and time of change."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns

@@ -43,6 +43,7 @@ class Checkpoint:
         changed = changes(saved["settings"], self.settings)
         if changed:
             print(f"  starting afresh: what is on disk was made with other settings ({changed})")
+            self.path.unlink()  # before the logs that belong to it are replaced
             return []
         for name, part in parts.items():
             if part is not None:

@@ -94,6 +94,11 @@ class Config:
             if getattr(self, name) > high:
                 raise Hw1Error(f"Config.{name} must be at most {high}, not {getattr(self, name)}.")
 
+        for name in ("data_dir", "output_dir", "backup_dir", "weights"):
+            value = getattr(self, name)
+            if value is not None and not _is_path(value):
+                raise Hw1Error(f"Config.{name} must be the path of a file or folder, not {value!r}.")
+
     @property
     def data_path(self) -> Path:
         return ROOT / Path(self.data_dir).expanduser()
@@ -127,6 +132,14 @@ class Config:
         """All settings, files and folders by their names alone: fit to be kept beside results and shared."""
         names = {f: Path(getattr(self, f)).name for f in ("data_dir", "weights", "backup_dir") if getattr(self, f)}
         return self.as_dict() | names | {"output_dir": Path(self.output_dir).name or "."}
+
+
+def _is_path(value: str) -> bool:
+    """Whether it can be a path at all: of something with a name, of a home directory that exists."""
+    try:
+        return "\0" not in value and bool((ROOT / Path(value).expanduser()).name)
+    except RuntimeError:
+        return False
 
 
 _CHOICES = {

@@ -2,6 +2,7 @@
 
 import copy
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -46,7 +47,7 @@ def measure_costs(task: Task) -> dict:
     arithmetic = task.arithmetic(setup.train.images[:1])
     step_seconds = _step_seconds(task)
     batch_size = min(task.batch_size, len(setup.train))
-    inference_batch = min(config.extract_batch_size, len(setup.train))
+    inference_batch, batch_seconds = _largest_batch(seconds_for, min(config.extract_batch_size, len(setup.train)))
     peak, before = profiling.peak_memory_mb(
         train_a_little, (config, task.kind, task.variant, task.details["encoder"], batch_size), setup.device
     )
@@ -59,11 +60,22 @@ def measure_costs(task: Task) -> dict:
         "step_ms": step_seconds * 1e3,
         "step_images_per_second": batch_size / step_seconds,
         "inference_batch_size": inference_batch,
-        "inference_images_per_second": inference_batch / seconds_for(inference_batch),
+        "inference_images_per_second": inference_batch / batch_seconds,
         "latency_ms": seconds_for(1) * 1e3,
         "peak_memory_mb": peak,
         "memory_before_mb": before,
     }
+
+
+def _largest_batch(seconds_for: Callable[[int], float], size: int) -> tuple[int, float]:
+    """(images, seconds) of the largest batch up to `size` that the GPU's memory holds, halving as extraction does."""
+    while True:
+        try:
+            return size, seconds_for(size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
 
 
 def _step_seconds(task: Task, steps: int = 4, rounds: int = 4) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from .config import Config
-from .files import Hw1Error, load_tensors, save_tensors
+from .files import Hw1Error, load_tensors, partial_beside, save_tensors
 from .images import decode
 
 
@@ -116,7 +116,7 @@ def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
         weights /= weights.sum()
         mean = (weights * levels).sum()
         means.append(mean)
-        stds.append((weights * (levels - mean) ** 2).sum().sqrt())
+        stds.append((weights * (levels - mean) ** 2).sum().sqrt().clamp(min=1 / 255))  # a channel may be constant
     return torch.stack(means).float(), torch.stack(stds).float()
 
 
@@ -152,16 +152,17 @@ def epoch_seed(seed: int, epoch: int, stream: str) -> int:
 
 def make_toy_folder(folder: Path, *, classes: int = 3, train: int = 40, test: int = 10, size: int = 32) -> None:
     """Write a small, learnable ImageFolder for the smoke profile: class k is a noisy square of colour k."""
-    rng = np.random.default_rng(0)
+    rng, unfinished = np.random.default_rng(0), partial_beside(folder)
     for part, count in (("train", train), ("test", test)):
         for k in range(classes):
-            target = folder / part / f"colour_{k}"
+            target = unfinished / part / f"colour_{k}"
             target.mkdir(parents=True, exist_ok=True)
             for i in range(count):
                 pixels = rng.integers(0, 120, (size, size, 3))
                 top, left = rng.integers(0, size // 2, 2)
                 pixels[top : top + size // 2, left : left + size // 2, k % 3] += 120
                 Image.fromarray(pixels.astype(np.uint8)).save(target / f"{i:05d}.png")
+    unfinished.rename(folder)
 
 
 def _scan(config: Config, part: str) -> ImageFolder:
@@ -173,21 +174,32 @@ def _scan(config: Config, part: str) -> ImageFolder:
             f"There is no folder {missing}: the data must lie as train/<class>/<image> and test/<class>/<image>."
         )
     _refuse_loops(root)
-    classes = [entry for entry in root.iterdir() if entry.is_dir()]
-    if not classes:
-        raise Hw1Error(f"{shown} has no class folders: put every image into one, {part}/<class>/<image>.")
-    folder = ImageFolder(str(root), is_valid_file=_is_meant, allow_empty=True)
+    folder = _Folder(str(root), is_valid_file=lambda path: _is_meant(path[len(str(root)) :]), allow_empty=True)
     filled = set(folder.targets)
     empty = [name for label, name in enumerate(folder.classes) if label not in filled]
     if empty:
         raise Hw1Error(f"{shown} has class folders without images ({_some(empty)}): fill or remove them.")
+    for path, _ in folder.samples:
+        if path.encode("utf-8", "replace").decode() != path:
+            readable = path.encode("utf-8", "backslashreplace").decode()
+            raise Hw1Error(f"The name of {readable} is not in UTF-8: rename it.")
     return folder
 
 
+class _Folder(ImageFolder):
+    """torchvision's, but hidden folders (.ipynb_checkpoints and the like) are no classes."""
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name[0] != ".")
+        if not names:
+            part = os.path.basename(directory)
+            raise Hw1Error(f"{directory} has no class folders: put every image into one, {part}/<class>/<image>.")
+        return names, {name: label for label, name in enumerate(names)}
+
+
 def _is_meant(path: str) -> bool:
-    """Whether a file is meant as data: everything but what file managers leave behind."""
-    name = Path(path).name
-    return not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
+    """Whether a file below train/ or test/ is data: not if it is hidden or left behind by file managers."""
+    return f"{os.sep}." not in path and os.path.basename(path) not in ("Thumbs.db", "desktop.ini")
 
 
 def _refuse_loops(root: Path) -> None:
@@ -207,19 +219,19 @@ def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -
     """Decode the chosen files once; later runs read the cached tensor if files, sizes and times are the same."""
     files = [folder.samples[i] for i in index]
     relative = [Path(path).relative_to(config.data_path).as_posix() for path, _ in files]
-    listing = [f"{config.image_size}"]
-    for file, (path, _) in zip(relative, files, strict=True):
-        status = os.stat(path)
-        listing.append(f"{file} {status.st_size} {status.st_mtime_ns}")
+    listing = [
+        f"{config.image_size}",
+        *(f"{file} {_version(path)}" for file, (path, _) in zip(relative, files, strict=True)),
+    ]
     key = hashlib.sha256("\n".join(listing).encode()).hexdigest()[:16]
     cache = config.cache_path / f"images-{key}.safetensors"
     cached = load_tensors(cache)
+    good = range(len(files))
     if cached:
-        images, good = cached[0]["images"], cached[0]["good"].tolist()
+        images = cached[0]["images"]
     else:
         images, failures = decode([path for path, _ in files], config.image_size)
-        good = [i for i in range(len(files)) if i not in failures]
-        if failures:
+        if failures:  # not cached: the next run is to name them again
             named = _some([f"{relative[i]} ({why})" for i, why in failures.items()])
             if not config.skip_unreadable:
                 raise Hw1Error(
@@ -227,11 +239,21 @@ def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -
                     "skip_unreadable=True."
                 )
             print(f"Left out, as they cannot be read as images: {len(failures)} files: {named}")
+            good = [i for i in good if i not in failures]
+            lost = {folder.classes[label] for _, label in files} - {folder.classes[files[i][1]] for i in good}
+            if lost:
+                raise Hw1Error(f"No readable image is left in {name} for {_some(sorted(lost))}: add some.")
             images = images[good]
-        save_tensors(cache, {"images": images, "good": torch.tensor(good)})
+        else:
+            save_tensors(cache, {"images": images})
     labels = torch.tensor([files[i][1] for i in good], dtype=torch.int64)
-    split = Split(name, images, labels, [relative[i] for i in good], folder.classes)
-    lost = [label for label, count in split.counts().items() if not count]
-    if lost:
-        raise Hw1Error(f"No readable image is left in {name} for {_some(lost)}: add images or remove the class.")
-    return split
+    return Split(name, images, labels, [relative[i] for i in good], folder.classes)
+
+
+def _version(path: str) -> str:
+    """Size and time of change, as far as the file can be looked at (not where a link leads nowhere)."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return str(error.strerror)
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -9,6 +9,7 @@ results = [judging.judge(training, test) for training in trainings]
 """
 
 import copy
+import json
 import shutil
 from dataclasses import dataclass
 
@@ -19,10 +20,10 @@ from torch import nn
 from . import cifar10
 from .backup import Backup
 from .checkpoint import Checkpoint
-from .config import Config
+from .config import PROFILES, Config
 from .costs import measure_costs, trace_training
 from .data import batches, check_folder, load_test, load_train_val, make_toy_folder, pixel_statistics
-from .files import Hw1Error, clear_partials, lock, read_json, sha256_tensors, write_csv, write_json
+from .files import Hw1Error, clear_partials, lock, read_sealed, sha256_tensors, write_csv, write_sealed
 from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
@@ -48,7 +49,7 @@ def prepare(config: Config) -> Setup:
     precision = choose_precision(config.precision, device)
     if config.data_dir == Config.data_dir:
         cifar10.ensure_cifar10(config.data_path)
-    elif config.profile == "smoke":
+    elif config.data_dir == PROFILES["smoke"]["data_dir"] and not config.data_path.exists():
         make_toy_folder(config.data_path)
     check_folder(config)
     test_images = len(load_test(config))
@@ -76,7 +77,8 @@ def sanity_check(task: Task) -> list[dict]:
     chosen = torch.randperm(len(train), generator=generator)[: SANITY_BATCHES * SANITY_BATCH_SIZE].to(task.setup.device)
     inputs = task.look(train.images[chosen])
     if task.kind == "probe":
-        inputs = task.full_model.features(inputs)
+        parts = inputs.split(task.setup.config.extract_batch_size)
+        inputs = torch.cat([task.full_model.features(part) for part in parts])
     fixed = list(batches(inputs, train.labels[chosen], SANITY_BATCH_SIZE))
     history = overfit_check(copy.deepcopy(task.model), fixed, lr=task.sanity_lr, precision=task.precision)
     last = history[-1]
@@ -119,8 +121,8 @@ def train(task: Task) -> Training:
         raise
     except torch.OutOfMemoryError as error:
         raise Hw1Error(
-            f"The GPU's memory is too small for {task.title}: lower its batch size, now {task.batch_size}, or take "
-            "device='cpu'."
+            f"The GPU's memory is too small for {task.title}: lower {task.kind}_batch_size (now {task.batch_size}) and "
+            "extract_batch_size, or take device='cpu'."
         ) from error
 
 
@@ -130,12 +132,13 @@ def _train(task: Task) -> Training:
     print(f"{task.title}: {task.epochs} epochs")
     if setup.config.fresh:
         shutil.rmtree(state, ignore_errors=True)
-    elif not (state / "checkpoint.pt").exists() and setup.backup.restore(task.runs, f"runs/{task.name}"):
+    elif read_sealed(state / "checkpoint.pt") is None and setup.backup.restore(task.runs, f"runs/{task.name}"):
         print("  brought back from its copy in backup_dir")
     settings = settings_of(task)
-    measured = read_json(state / "costs.json")
-    if not measured or measured["settings"] != settings:
-        measured = None
+    measured = json.loads(read_sealed(state / "costs") or b"{}")
+    if measured.get("settings") != settings:
+        measured = {}
+        (state / "costs").unlink(missing_ok=True)  # it speaks of the trace that is replaced now
         trace = trace_training(task)
         print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
     tracker = Tracker(task.runs / "logs")
@@ -143,6 +146,7 @@ def _train(task: Task) -> Training:
     if task.kind == "probe":
         tracker.log_frozen(task.encoder)
         extraction = sum(task.features(split).seconds for split in (setup.train, setup.val))
+    task.reset()
     recipe = task.recipe(task.model)
     history = fit(
         task.model,
@@ -170,7 +174,7 @@ def _train(task: Task) -> Training:
             "loop_images_per_second": len(setup.train) * len(history) / seconds,
         }
         measured = {"settings": settings, "costs": costs, "operators": trace.operators.to_dict("list")}
-        write_json(state / "costs.json", measured)
+        write_sealed(state / "costs", json.dumps(measured).encode())
         setup.backup.keep(task.runs, f"runs/{task.name}")
     operators = pd.DataFrame(measured["operators"])
     write_csv(task.results / "operators.csv", operators)

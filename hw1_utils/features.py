@@ -52,9 +52,9 @@ def extract(
         pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
         key = hashlib.sha256(f"{encoder.key()} {tuple(chunk.shape)} {pixels.hexdigest()}".encode()).hexdigest()[:24]
         path = cache / f"features-{key}.safetensors"
-        if not path.exists():
-            backup.restore(path, f"features/{path.name}")
         cached = load_tensors(path)
+        if cached is None and backup.restore(path, f"features/{path.name}"):
+            cached = load_tensors(path)
         if cached:
             values, cost = cached[0]["features"], float(cached[1]["seconds"])
             from_cache += len(chunk)

@@ -98,16 +98,6 @@ def lock(folder: Path) -> FileLock:
     return taken
 
 
-def read_json(path: Path) -> object | None:
-    """What `write_json` wrote; None if the file is missing or, said aloud, damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return _damaged(path)
-
-
 def write_sealed(path: Path, data: bytes) -> None:
     """Write `data` behind its SHA256, atomically."""
     with atomic(path) as partial:
@@ -116,9 +106,10 @@ def write_sealed(path: Path, data: bytes) -> None:
 
 def read_sealed(path: Path) -> bytes | None:
     """What `write_sealed` wrote; None if the file is missing or, said aloud, damaged."""
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
-    content = path.read_bytes()
     digest, data = content[:32], content[32:]
     return data if hashlib.sha256(data).digest() == digest else _damaged(path)
 

@@ -1,6 +1,7 @@
 """Image files to pixels: any format and mode that PIL reads becomes an upright RGB square."""
 
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +14,10 @@ from torch import Tensor
 PROGRESS_S = 10  # between two lines about a long decoding
 
 
+class UnknownRange(Exception):
+    """Grey levels as floating-point or 32-bit numbers."""
+
+
 def read_image(path: str, size: int) -> np.ndarray:
     """One image file as uint8 size×size×3.
 
@@ -20,12 +25,15 @@ def read_image(path: str, size: int) -> np.ndarray:
     converted by PIL; the first frame of an animation; resized without keeping the ratio of the sides.
 
     Raises:
+        UnknownRange: nobody can know which values of the file mean black and white.
         Exception: of whatever kind PIL chooses, if it is no readable image.
     """
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):  # PIL would cut off everything above 255
-            image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+        if image.mode.startswith("I;16"):  # PIL would cut off everything above 255
+            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise UnknownRange
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -44,7 +52,9 @@ def decode(paths: list[str], size: int, *, say: Callable[[str], object] = print)
     """
     images, failures = torch.zeros(len(paths), 3, size, size, dtype=torch.uint8), {}
     started = reported = time.monotonic()
-    with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
+    # PIL warns of pictures that may exhaust memory; here, with a picture in each thread, they are refused.
+    bomb = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+    with bomb, ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
         for i, pixels in enumerate(pool.map(partial(_try, size=size), paths)):
             if isinstance(pixels, str):
                 failures[i] = pixels
@@ -64,7 +74,9 @@ def _try(path: str, size: int) -> np.ndarray | str:
         return read_image(path, size)
     except UnidentifiedImageError:
         return "not an image"
-    except Image.DecompressionBombError:
+    except UnknownRange:
+        return "grey levels of unknown range"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
         return "too many pixels"
-    except Exception:  # PIL raises what it likes on damaged files: OSError, SyntaxError, ValueError, TypeError, …
-        return "damaged"
+    except Exception as error:  # PIL raises what it likes on damaged files: OSError, SyntaxError, ValueError, …
+        return (error.strerror if isinstance(error, OSError) else None) or "damaged"

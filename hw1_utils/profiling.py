@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from .files import atomic
+from .files import Hw1Error, atomic
 from .runtime import now, peak_rss_mb
 
 WARMUP = 2  # steps before the recorded ones: allocations and first-call set-up are not training
@@ -87,8 +88,14 @@ def _tidy(trace: Path) -> None:
 
     And torch's running numbers of the events, which no viewer shows: a fifth of the file.
     """
-    with gzip.open(trace, "rt", encoding="utf-8") as f:
-        content = json.load(f)
+    try:
+        with gzip.open(trace, "rt", encoding="utf-8") as f:
+            content = json.load(f)
+    except (ValueError, EOFError) as error:  # torch does not say when it could not write everything
+        raise Hw1Error(
+            f"The trace was not written completely: make room on the disk and in {tempfile.gettempdir()}, then run "
+            "again; what is finished is kept."
+        ) from error
     content.pop("host_name", None)
     content["traceName"] = "trace.pt.trace.json"
     for event in content["traceEvents"]:

@@ -33,10 +33,16 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the 
 
 
 def pick(split: Split, count: int, seed: int) -> torch.Tensor:
-    """Rows of a stratified, seeded part of a split, in order, int64; all rows if it has no more than `count`."""
+    """Rows of a seeded part of a split, in order, int64; all rows if it has no more than `count`.
+
+    Stratified, unless a class or one of the two parts is too small for that.
+    """
     rows = np.arange(len(split))
     if count < len(split):
-        rows, _ = train_test_split(rows, train_size=count, stratify=split.labels.cpu().numpy(), random_state=seed)
+        labels = split.labels.cpu().numpy()
+        images = np.bincount(labels)
+        fits = images[images > 0].min() >= 2 and len(split.classes) <= count <= len(split) - len(split.classes)
+        rows, _ = train_test_split(rows, train_size=count, stratify=labels if fits else None, random_state=seed)
     return torch.from_numpy(np.sort(rows)).to(split.labels.device)
 
 

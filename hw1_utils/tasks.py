@@ -1,5 +1,6 @@
 """What is trained: the CNN under a recipe, the probe on an encoder. Each Task tells the loop all it must know."""
 
+import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class Task:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.targets = setup.train.labels
+        self._initial: dict | None = None
         torch.manual_seed(setup.config.seed)  # initial weights
 
     @property
@@ -108,6 +110,12 @@ class Task:
             "profile_steps": config.profile_steps,
             **self.details,
         }
+
+    def reset(self) -> None:
+        """Back to the weights before any training: a cell that is run again does not go on from where it stopped."""
+        if self._initial is None:
+            self._initial = copy.deepcopy(self.model.state_dict())
+        self.model.load_state_dict(self._initial)
 
     def steps(self) -> int:
         """Optimiser steps of the whole training."""

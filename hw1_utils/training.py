@@ -137,6 +137,8 @@ def fit(
         }
         if validate:
             evaluation = validate(judged(model, ema))
+            if not math.isfinite(evaluation.loss):
+                raise _diverged(f"The validation loss is {evaluation.loss} after epoch {epoch}")
             row |= {"val_loss": evaluation.loss, "val_accuracy": evaluation.accuracy}
         history.append(row)
         if tracker:
@@ -159,10 +161,11 @@ def _refuse_divergence(losses: list[Tensor], last_step: int, epoch: int) -> None
     values = torch.stack(losses).tolist()
     for step, value in enumerate(values, start=last_step - len(values) + 1):
         if not math.isfinite(value):
-            raise Hw1Error(
-                f"The loss is {value} at step {step} of epoch {epoch}: training diverged and stops here; lower the "
-                "learning rate, or look for damaged images."
-            )
+            raise _diverged(f"The loss is {value} at step {step} of epoch {epoch}")
+
+
+def _diverged(what: str) -> Hw1Error:
+    return Hw1Error(f"{what}: training diverged and stops here; lower the learning rate.")
 
 
 def judged(model: nn.Module, ema: AveragedModel | None) -> nn.Module:

@@ -44,6 +44,13 @@ def test_unknown_field_like_no_other_gets_the_list():
         ("seed", -1, "Config.seed must be at least 0, not -1."),
         ("seed", 2**32, "Config.seed must be at most 4294966272, not 4294967296."),
         ("image_size", 2000, "Config.image_size must be at most 1024, not 2000."),
+        ("data_dir", "/", "Config.data_dir must be the path of a file or folder, not '/'."),
+        ("output_dir", "a\0b", "Config.output_dir must be the path of a file or folder, not 'a\\x00b'."),
+        (
+            "backup_dir",
+            "~nobody-here/x",
+            "Config.backup_dir must be the path of a file or folder, not '~nobody-here/x'.",
+        ),
         ("probe_lr", float("inf"), "Config.probe_lr must be at most 1000.0, not inf."),
         ("skip_unreadable", None, "Config.skip_unreadable must be bool, not None (NoneType)."),
         ("image_size", 7, "Config.image_size must be at least 8, not 7."),

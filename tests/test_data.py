@@ -84,6 +84,10 @@ def test_statistics_are_over_all_pixels():
     np.testing.assert_allclose(std, exact.std((0, 2, 3)), rtol=1e-6)
 
 
+def test_a_constant_channel_can_be_normalised():
+    assert pixel_statistics(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))[1].tolist() == pytest.approx([1 / 255] * 3)
+
+
 def test_epoch_seeds_differ_by_seed_epoch_and_stream():
     seeds = {epoch_seed(s, e, stream) for s in range(5) for e in range(50) for stream in ("order", "augmentation")}
     assert len(seeds) == 500

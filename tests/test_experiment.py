@@ -14,6 +14,7 @@ from hw1_utils import checkpoint, experiment, tasks
 from hw1_utils.config import make_config
 from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, taught_by, train
+from hw1_utils.files import read_sealed
 from hw1_utils.judging import evaluate_both_ways, judge
 
 TASKS = {
@@ -206,8 +207,42 @@ def test_another_config_starts_afresh(make_smoke_config, quick_costs, monkeypatc
     assert "starting afresh" in said and "trace of 2 steps" in said
     assert other.history["epoch"].tolist() == [1, 2, 3]
     assert other.history["train_loss"].tolist() != first.history["train_loss"].tolist()
-    state = json.loads((other.task.runs / "state" / "costs.json").read_text())
-    assert state["costs"] == other.costs
+    assert json.loads(read_sealed(other.task.runs / "state" / "costs"))["costs"] == other.costs
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_same_task_trained_again_starts_from_its_first_weights(make_smoke_config, quick_costs, monkeypatch, name):
+    """A notebook's cell that is run again after Ctrl-C in the first epoch, or with fresh=True."""
+    task = start(make_smoke_config(**SMALL, fresh=True), name)
+    whole = train(task)
+    expected = {key: value.clone() for key, value in weights(whole).items()}
+    real = task.train_batches
+
+    def stop_in_the_middle(epoch):
+        yield next(iter(real(epoch)))
+        raise KeyboardInterrupt
+
+    task.train_batches = stop_in_the_middle
+    with pytest.raises(KeyboardInterrupt):
+        train(task)
+    task.train_batches = real
+    again = train(task)
+    pd.testing.assert_frame_equal(numbers(again.history), numbers(whole.history), check_exact=True)
+    assert same(weights(again), expected)
+
+
+def test_going_back_to_the_first_config_leaves_no_logs_of_the_second(make_smoke_config, quick_costs, monkeypatch):
+    first = train(start(make_smoke_config(**SMALL), "cnn"))
+    other = start(make_smoke_config(**SMALL, seed=1), "cnn")
+    other.train_batches = lambda epoch: 1 / 0  # stopped in its first epoch
+    with pytest.raises(ZeroDivisionError):
+        train(other)
+    again = train(start(make_smoke_config(**SMALL), "cnn"))
+    pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
+    events = EventAccumulator(str(again.task.runs / "logs" / "train"), size_guidance={"scalars": 0})
+    events.Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert logged == [(step, pytest.approx(loss)) for step, loss in first.history[["epoch", "train_loss"]].to_numpy()]
 
 
 def test_fresh_forgets_what_is_on_disk(make_smoke_config, quick_costs, capsys):
@@ -261,12 +296,12 @@ def test_results_that_were_deleted_are_written_again_without_training(make_smoke
 def test_a_damaged_state_is_said_and_made_anew(make_smoke_config, quick_costs, capsys):
     first = train(start(make_smoke_config(**SMALL), "cnn"))
     state = first.task.runs / "state"
-    (state / "costs.json").write_text((state / "costs.json").read_text()[:-5])
+    (state / "costs").write_bytes((state / "costs").read_bytes().replace(b"99395", b"99396"))
     (state / "checkpoint.pt").write_bytes(b"?" + (state / "checkpoint.pt").read_bytes()[1:])
     capsys.readouterr()
     again = train(start(make_smoke_config(**SMALL), "cnn"))
     said = capsys.readouterr().out
-    for name in ("costs.json", "checkpoint.pt"):
+    for name in ("costs", "checkpoint.pt"):
         assert f"The file {name} is damaged: it is made anew." in said
     pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
 

@@ -1,11 +1,13 @@
 """The catalogue of unusable folders, each with the sentence it gets."""
 
 import dataclasses
+import os
 import shutil
 
 import pytest
 from PIL import Image
 
+from hw1_utils import images
 from hw1_utils.data import check_folder, load_test, load_train_val
 from hw1_utils.experiment import prepare
 from hw1_utils.files import Hw1Error
@@ -37,10 +39,17 @@ def nothing_in_train(root):
     (root / "train").mkdir()
 
 
+def a_name_in_another_encoding(root):
+    os.rename(
+        os.path.join(root, "train", "colour_0", "00000.png"), os.fsencode(root / "train" / "colour_0") + b"/\xe9.png"
+    )
+
+
 def an_empty_class(root):
     for path in (root / "train" / "colour_1").iterdir():
         path.unlink()
     (root / "train" / "colour_1" / ".DS_Store").touch()  # does not count
+    (root / "train" / ".ipynb_checkpoints").mkdir()  # and this is no class
 
 
 def one_class(root):
@@ -73,6 +82,7 @@ CATALOGUE = [
         "{root}/train has no class folders: put every image into one, train/<class>/<image>.",
     ),
     (nothing_in_train, "{root}/train has no class folders: put every image into one, train/<class>/<image>."),
+    (a_name_in_another_encoding, r"The name of {root}/train/colour_0/\udce9.png is not in UTF-8: rename it."),
     (an_empty_class, "{root}/train has class folders without images (colour_1): fill or remove them."),
     (one_class, "{root}/train has one class only: a classifier needs at least two."),
     (
@@ -111,15 +121,17 @@ def spoil_four_files(root):
     good = (root / "test/colour_0/00000.png").read_bytes()
     for i, bad in enumerate([b"", b"not an image", good[: len(good) // 2]]):
         (root / f"test/colour_0/0000{i}.png").write_bytes(bad)
+    (root / "test/colour_0/00003.png").unlink()
+    (root / "test/colour_0/00003.png").symlink_to("nowhere")
     (root / "test/colour_0/notes.txt").write_text("a file that is no image at all")
 
 
 def test_unreadable_files_are_named_before_anything_is_trained(make_smoke_config, toy_folder):
     spoil_four_files(toy_folder)
     sentence = (
-        "4 files cannot be read as images: test/colour_0/00000.png (not an image), test/colour_0/00001.png (not an "
-        "image), test/colour_0/00002.png (damaged), test/colour_0/notes.txt (not an image): remove or replace them, "
-        "or set skip_unreadable=True."
+        "5 files cannot be read as images: test/colour_0/00000.png (not an image), test/colour_0/00001.png (not an "
+        "image), test/colour_0/00002.png (damaged), test/colour_0/00003.png (No such file or directory), "
+        "test/colour_0/notes.txt (not an image): remove or replace them, or set skip_unreadable=True."
     )
     config = dataclasses.replace(make_smoke_config(), profile="quick")
     assert refusal(load_test, config) == refusal(prepare, config) == sentence
@@ -137,25 +149,45 @@ def test_of_many_unreadable_files_five_are_named(make_smoke_config, toy_folder):
 def test_unreadable_files_are_left_out_if_asked_and_named_all_the_same(make_smoke_config, toy_folder, capsys):
     spoil_four_files(toy_folder)
     config = make_smoke_config(skip_unreadable=True)
-    for _ in range(2):  # decoded, then from the cache
+    for _ in range(2):  # every run names them
         test = load_test(config)
-        assert len(test) == len(test.images) == len(test.paths) == 27
-        assert test.counts() == {"colour_0": 7, "colour_1": 10, "colour_2": 10}
+        assert len(test) == len(test.images) == len(test.paths) == 26
+        assert test.counts() == {"colour_0": 6, "colour_1": 10, "colour_2": 10}
         assert not {"test/colour_0/00001.png", "test/colour_0/notes.txt"} & set(test.paths)
-    said = capsys.readouterr().out
-    assert said.startswith("Left out, as they cannot be read as images: 4 files: test/colour_0/00000.png (not an")
+        said = capsys.readouterr().out
+        assert said.startswith("Left out, as they cannot be read as images: 5 files: test/colour_0/00000.png (not an")
+    assert "5 files cannot be read as images" in refusal(load_test, make_smoke_config())  # and without, it is an error
+
+
+def test_a_file_that_can_be_read_again_is_not_remembered_as_damaged(make_smoke_config, toy_folder, monkeypatch):
+    def refused(path, size):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "read_image", refused)
+        assert "00000.png (Permission denied)" in refusal(load_test, make_smoke_config())
+    assert len(load_test(make_smoke_config())) == 30
+
+
+def test_a_class_too_rare_for_validation_is_no_error(make_smoke_config, toy_folder):
+    for path in list((toy_folder / "train" / "colour_2").iterdir())[3:]:
+        path.unlink()
+    train, val = load_train_val(make_smoke_config())
+    assert train.counts()["colour_2"] == 3 and val.counts()["colour_2"] == 0
 
 
 def test_a_class_of_unreadable_files_only_cannot_be_left_out(make_smoke_config, toy_folder):
     for path in (toy_folder / "test" / "colour_1").iterdir():
         path.write_bytes(b"")
     sentence = refusal(load_test, make_smoke_config(skip_unreadable=True))
-    assert sentence == "No readable image is left in test for colour_1: add images or remove the class."
+    assert sentence == "No readable image is left in test for colour_1: add some."
 
 
 def test_what_file_managers_leave_behind_is_no_data(make_smoke_config, toy_folder):
-    for name in (".DS_Store", "._00000.png", "Thumbs.db", "desktop.ini"):
-        (toy_folder / "test" / "colour_0" / name).write_bytes(b"?")
+    for name in (".DS_Store", "._00000.png", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints/00000-checkpoint.png"):
+        path = toy_folder / "test" / "colour_0" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"?")
     assert len(load_test(make_smoke_config())) == 30
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import SMALL, PowerCut, numbers, same, weights
 
-from hw1_utils import experiment, features
+from hw1_utils import backup, experiment, features, profiling
 from hw1_utils.config import ROOT
-from hw1_utils.experiment import CNNTask, ProbeTask, prepare, train
+from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, train
 from hw1_utils.files import Hw1Error, write_csv
+from hw1_utils.models import FrozenEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")
 
@@ -47,9 +48,24 @@ def test_too_little_gpu_memory_is_one_sentence(new_cnn, monkeypatch):
 
     monkeypatch.setattr(experiment, "fit", run_out)
     with pytest.raises(
-        Hw1Error, match=r"^The GPU's memory is too small for CNN, tuned recipe: lower its batch size, now"
+        Hw1Error, match=r"^The GPU's memory is too small for CNN, tuned recipe: lower cnn_batch_size \(now 8\)"
     ):
         train(new_cnn())
+
+
+def test_a_gpu_that_holds_only_small_batches_is_enough(make_smoke_config, monkeypatch):
+    def at_most_8(self, images):
+        if len(images) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return real(self, images)
+
+    real = FrozenEncoder.forward
+    monkeypatch.setattr(FrozenEncoder, "forward", at_most_8)
+    monkeypatch.setattr(profiling, "time_per_call", lambda call, device: 1.0 if call() is not None else 0.0)
+    small = ProbeTask(prepare(make_smoke_config(**SMALL, extract_batch_size=8)))
+    sanity_check(small)  # 96 images
+    large = ProbeTask(prepare(make_smoke_config(**SMALL, extract_batch_size=32)))
+    assert train(large).costs["inference_batch_size"] == 8
 
 
 def test_what_killed_writers_left_is_cleared_away(make_smoke_config):
@@ -201,6 +217,55 @@ def test_only_what_is_new_is_copied(new_cnn, tmp_path):
     first.unlink()
     training.task.setup.backup.keep(runs, "runs/cnn")
     assert not first.exists()
+
+
+def test_a_copy_never_promises_epochs_whose_logs_it_lacks(new_cnn, tmp_path, monkeypatch):
+    copied = []
+
+    def note_and_copy(source, target):
+        copied.append(source)
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(backup.shutil, "copyfile", note_and_copy)
+    task = new_cnn(backup_dir=str(tmp_path / "drive"))
+    (task.runs / "logs").mkdir(parents=True)
+    (task.runs / "logs" / f".{os.getpid()}.partial.hw1").touch()  # being written
+    train(task)
+    order = [file.name for file in copied]
+    for epoch in (1, 2, 3):
+        assert order.index(f"events.out.tfevents.{epoch:010d}.hw1") < nth(order, "checkpoint.pt", epoch)
+    assert not [name for name in order if "partial" in name]
+
+
+def nth(names, name, n):
+    return [i for i, other in enumerate(names) if other == name][n - 1]
+
+
+def test_a_copy_that_cannot_be_read_leaves_what_is_here_and_the_run_goes_on(new_cnn, tmp_path, monkeypatch, capsys):
+    drive = tmp_path / "drive" / "smoke" / "runs" / "cnn"
+    drive.mkdir(parents=True)
+    task = new_cnn(backup_dir=str(tmp_path / "drive"))
+    task.runs.mkdir(parents=True)
+    (task.runs / "notes.txt").write_text("mine")
+
+    def unplugged(*args, **kwargs):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup.shutil, "copytree", unplugged)
+        assert task.setup.backup.restore(task.runs, "runs/cnn") is False
+    assert (task.runs / "notes.txt").read_text() == "mine"
+    assert "WARNING: the copy of runs/cnn in backup_dir cannot be used" in capsys.readouterr().out
+    task.setup.backup.keep(task.runs, "runs/cnn")
+    assert (drive / "notes.txt").read_text() == "mine"
+
+
+def test_a_damaged_state_is_taken_from_the_copy(new_cnn, tmp_path, capsys):
+    first = train(new_cnn(backup_dir=str(tmp_path / "drive")))
+    (first.task.runs / "state" / "checkpoint.pt").write_bytes(b"?")
+    again = train(new_cnn(backup_dir=str(tmp_path / "drive")))
+    assert "continuing after epoch 3" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(again.history, first.history)
 
 
 def test_a_copy_that_cannot_be_made_costs_one_warning(new_cnn, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """The train loop, the evaluation pass and the overfit check, on models small enough to compute by hand."""
 
 import copy
+import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hw1_utils import training
 from hw1_utils.checkpoint import Checkpoint
-from hw1_utils.files import Hw1Error
+from hw1_utils.files import Hw1Error, read_sealed
 from hw1_utils.recipes import Fp32Muon, Muon, muon, one_cycle
 from hw1_utils.runtime import Precision
 from hw1_utils.training import evaluate, first_steps, fit, overfit_check
@@ -256,6 +258,31 @@ def test_a_checkpoint_of_another_config_is_ignored_and_said(tmp_path, capsys):
     assert without_seconds(history) == without_seconds(history2)
     why = "seed: 0, now 1, teacher: a, now None, encoder: None, now b"
     assert f"starting afresh: what is on disk was made with other settings ({why})\n" in capsys.readouterr().out
+
+
+def test_the_scale_of_fp16_gradients_survives_an_interruption(tmp_path):
+    def run(path, epochs):
+        model, checkpoint = network(), Checkpoint(path, {})
+        options = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), "precision": Precision("fp16")}
+        history = fit(model, noisy, epochs=epochs, checkpoint=checkpoint, **options)
+        state = torch.load(io.BytesIO(read_sealed(path)), weights_only=True)["state"]
+        return without_seconds(history), state["scaler"]
+
+    whole = run(tmp_path / "whole.pt", 4)
+    run(tmp_path / "cut.pt", 2)
+    continued = run(tmp_path / "cut.pt", 4)
+    assert continued == whole and whole[1]["_growth_tracker"] == 4 * len(cut())
+
+
+def test_a_validation_loss_that_is_no_number_is_not_saved(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "c.pt", {})
+
+    def validate(model):
+        return dataclasses.replace(evaluate(model, cut(), FP32), loss=float("nan"))
+
+    with pytest.raises(Hw1Error, match="^The validation loss is nan after epoch 1: training diverged"):
+        plain_fit(network(), validate=validate, checkpoint=checkpoint)
+    assert not checkpoint.path.exists()
 
 
 def test_a_damaged_checkpoint_is_said_and_training_starts_afresh(tmp_path, capsys):
