@@ -15,6 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from .config import Config
 from .files import Hw1Error, load_tensors, partial_beside, save_tensors
+from .folders import scan, some
 from .images import decode
 
 
@@ -45,7 +46,7 @@ def load_train_val(config: Config) -> tuple[Split, Split]:
     Raises:
         Hw1Error: no usable ImageFolder, unreadable images, or too few images for the split.
     """
-    folder = _scan(config, "train")
+    folder = scan(config, "train")
     labels = np.array(folder.targets)
     tenth = max(len(folder.classes), round(0.1 * len(labels)))
     val_size = config.val_size or tenth
@@ -75,7 +76,7 @@ def load_test(config: Config) -> Split:
     Raises:
         Hw1Error: as for `load_train_val`.
     """
-    folder = _scan(config, "test")
+    folder = scan(config, "test")
     index = np.arange(len(folder))
     if config.test_size and config.test_size < len(folder):
         try:
@@ -88,20 +89,6 @@ def load_test(config: Config) -> Split:
                 f"({error}): choose another test_size, or None for all of them."
             ) from error
     return _decode(config, "test", folder, np.sort(index))
-
-
-def check_folder(config: Config) -> None:
-    """Look at the folder without opening an image, before any expensive work.
-
-    Raises:
-        Hw1Error: a part is missing or empty, or the two parts have different classes.
-    """
-    parts = {part: _scan(config, part) for part in ("train", "test")}
-    if parts["train"].classes != parts["test"].classes:
-        odd = sorted(set(parts["train"].classes) ^ set(parts["test"].classes))
-        raise Hw1Error(f"train/ and test/ must have the same classes; only one of them has: {', '.join(odd)}.")
-    if len(parts["train"].classes) < 2:
-        raise Hw1Error(f"{config.data_dir}/train has one class only: a classifier needs at least two.")
 
 
 def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,56 +152,6 @@ def make_toy_folder(folder: Path, *, classes: int = 3, train: int = 40, test: in
     unfinished.rename(folder)
 
 
-def _scan(config: Config, part: str) -> ImageFolder:
-    """The files of train/ or test/, without opening one."""
-    root, shown = config.data_path / part, f"{config.data_dir}/{part}"
-    if not root.is_dir():
-        missing = f"{part}/ in {config.data_dir}" if config.data_path.is_dir() else config.data_dir
-        raise Hw1Error(
-            f"There is no folder {missing}: the data must lie as train/<class>/<image> and test/<class>/<image>."
-        )
-    _refuse_loops(root)
-    folder = _Folder(str(root), is_valid_file=lambda path: _is_meant(path[len(str(root)) :]), allow_empty=True)
-    filled = set(folder.targets)
-    empty = [name for label, name in enumerate(folder.classes) if label not in filled]
-    if empty:
-        raise Hw1Error(f"{shown} has class folders without images ({_some(empty)}): fill or remove them.")
-    for path, _ in folder.samples:
-        if path.encode("utf-8", "replace").decode() != path:
-            readable = path.encode("utf-8", "backslashreplace").decode()
-            raise Hw1Error(f"The name of {readable} is not in UTF-8: rename it.")
-    return folder
-
-
-class _Folder(ImageFolder):
-    """torchvision's, but hidden folders (.ipynb_checkpoints and the like) are no classes."""
-
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name[0] != ".")
-        if not names:
-            part = os.path.basename(directory)
-            raise Hw1Error(f"{directory} has no class folders: put every image into one, {part}/<class>/<image>.")
-        return names, {name: label for label, name in enumerate(names)}
-
-
-def _is_meant(path: str) -> bool:
-    """Whether a file below train/ or test/ is data: not if it is hidden or left behind by file managers."""
-    return f"{os.sep}." not in path and os.path.basename(path) not in ("Thumbs.db", "desktop.ini")
-
-
-def _refuse_loops(root: Path) -> None:
-    """Raise Hw1Error if a symbolic link below `root` leads to a folder above it: it would be walked for ever."""
-    for here, folders, _ in os.walk(root, followlinks=True):
-        for path in (Path(here, name) for name in folders):
-            if path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}:
-                raise Hw1Error(f"{path} is a symbolic link to a folder that contains it: remove it.")
-
-
-def _some(names: list[str]) -> str:
-    """Up to five names."""
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
 def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -> Split:
     """Decode the chosen files once; later runs read the cached tensor if files, sizes and times are the same."""
     files = [folder.samples[i] for i in index]
@@ -232,7 +169,7 @@ def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -
     else:
         images, failures = decode([path for path, _ in files], config.image_size)
         if failures:  # not cached: the next run is to name them again
-            named = _some([f"{relative[i]} ({why})" for i, why in failures.items()])
+            named = some([f"{relative[i]} ({why})" for i, why in failures.items()])
             if not config.skip_unreadable:
                 raise Hw1Error(
                     f"{len(failures)} files cannot be read as images: {named}: remove or replace them, or set "
@@ -242,7 +179,7 @@ def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -
             good = [i for i in good if i not in failures]
             lost = {folder.classes[label] for _, label in files} - {folder.classes[files[i][1]] for i in good}
             if lost:
-                raise Hw1Error(f"No readable image is left in {name} for {_some(sorted(lost))}: add some.")
+                raise Hw1Error(f"No readable image is left in {name} for {some(sorted(lost))}: add some.")
             images = images[good]
         else:
             save_tensors(cache, {"images": images})

@@ -22,8 +22,9 @@ from .backup import Backup
 from .checkpoint import Checkpoint
 from .config import PROFILES, Config
 from .costs import measure_costs, trace_training
-from .data import batches, check_folder, load_test, load_train_val, make_toy_folder, pixel_statistics
+from .data import batches, load_test, load_train_val, make_toy_folder, pixel_statistics
 from .files import Hw1Error, clear_partials, lock, read_sealed, sha256_tensors, write_csv, write_sealed
+from .folders import check_folder
 from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
@@ -117,7 +118,10 @@ def train(task: Task) -> Training:
     try:
         return _train(task)
     except KeyboardInterrupt:
-        print("  stopped: run it again, and it continues after the last finished epoch")
+        then = (
+            "starts over, as fresh=True asks" if task.setup.config.fresh else "continues after the last finished epoch"
+        )
+        print(f"  stopped: run it again, and it {then}")
         raise
     except torch.OutOfMemoryError as error:
         raise Hw1Error(

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from hw1_utils import images
-from hw1_utils.data import check_folder, load_test, load_train_val
+from hw1_utils.data import load_test, load_train_val
 from hw1_utils.experiment import prepare
 from hw1_utils.files import Hw1Error
+from hw1_utils.folders import check_folder
 
 
 def refusal(function, config) -> str:
