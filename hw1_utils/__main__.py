@@ -1,11 +1,15 @@
 """`python -m hw1_utils run|data|stamp|readme`: the notebook headless, the data alone, two chores of the repository."""
 
 import argparse
+import json
 import os
 import sys
+import typing
 
-from .config import ROOT, make_config
+from .config import ROOT, Config, make_config
 from .files import Hw1Error
+
+PATHS = ("data_dir", "output_dir", "backup_dir", "weights")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -14,8 +18,9 @@ def run(args: argparse.Namespace) -> None:
 
     from .notebook import NOTEBOOK, execute
 
-    config = make_config(args.profile)  # bad settings are found here, before a kernel starts
+    config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
     os.environ["HW1_PROFILE"] = config.profile
+    os.environ["HW1_OVERRIDES"] = json.dumps(args.settings)
     outputs = ROOT / "outputs" / config.profile
     # Only the full run is what the committed notebook shows.
     executed = NOTEBOOK if config.profile == "full" else outputs / "hw1.ipynb"
@@ -39,7 +44,7 @@ def data(args: argparse.Namespace) -> None:
     """Build or check the data folder."""
     from .experiment import prepare
 
-    prepare(make_config(args.profile))
+    prepare(make_config(args.profile, **args.settings))
 
 
 def stamp(args: argparse.Namespace) -> None:
@@ -57,9 +62,44 @@ def readme(args: argparse.Namespace) -> None:
     update()
 
 
+def read_settings(words: list[str]) -> dict:
+    """`--cnn-epochs 5 --fresh --data photos` as fields of Config: {"cnn_epochs": 5, "fresh": True, "data_dir": …}.
+
+    A name without a value is True; `none` is None; relative paths start where the command was given.
+
+    Raises:
+        ValueError: a word that belongs to no name.
+    """
+    settings, hints, words = {}, typing.get_type_hints(Config), list(words)
+    while words:
+        if not (word := words.pop(0)).startswith("--"):
+            raise ValueError(f"{word!r} belongs to no setting")
+        name = word[2:].replace("-", "_")
+        name = {"data": "data_dir"}.get(name, name)
+        value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        if name in PATHS and value not in ("random", "none"):
+            value = os.path.abspath(os.path.expanduser(value))
+        settings[name] = _value(value, typing.get_args(hints.get(name)) or (hints.get(name),))
+    return settings
+
+
+def _value(text: str, kinds: tuple) -> object:
+    """Text as one of these types where it can be read so; what does not fit is refused by Config, in its words."""
+    if text.lower() == "none" and type(None) in kinds:
+        return None
+    try:
+        return text if str in kinds else json.loads(text.lower())
+    except ValueError:
+        return text
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m hw1_utils", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m hw1_utils",
+        description=__doc__,
+        epilog="run and data take every field of Config (hw1_utils/config.py) as an option: --cnn-epochs 5",
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     for command, text in ((run, "execute hw1.ipynb headless"), (data, "build or check the data")):
         sub = commands.add_parser(command.__name__, help=text)
@@ -70,7 +110,13 @@ def main(argv: list[str] | None = None) -> int:
     sub.set_defaults(command=stamp)
     sub = commands.add_parser("readme", help="write the READMEs' results tables from results/")
     sub.set_defaults(command=readme)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    try:
+        args.settings = read_settings(rest)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.settings and args.command not in (run, data):
+        parser.error(f"{args.command.__name__} takes no settings")
     try:
         args.command(args)
     except Hw1Error as error:

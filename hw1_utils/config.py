@@ -1,6 +1,7 @@
 """Every knob, once. `make_config()` reads the profile and the environment; overrides win over both."""
 
 import difflib
+import json
 import os
 import typing
 from collections.abc import Mapping
@@ -181,8 +182,8 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
         profile: full, quick, smoke, or auto (HW1_PROFILE if set; else full with a GPU, quick without).
         **overrides: any field of `Config`; they win over the profile and the environment.
 
-    Environment: HW1_PROFILE, HW1_DATA (data_dir), HW1_WEIGHTS (weights), HW1_ENCODER (encoder).
-    The smoke profile stands for itself: it reads none of the last three.
+    Environment: HW1_PROFILE; HW1_DATA (data_dir), HW1_WEIGHTS (weights) and HW1_ENCODER (encoder), none of which the
+    smoke profile reads; HW1_OVERRIDES, any fields as a JSON object, in which the command line hands on its options.
 
     Raises:
         Hw1Error: unknown profile or field (the nearest valid name is given), wrong type or range.
@@ -193,6 +194,7 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
         profile = "full" if find_device().type == "cuda" else "quick"
     if profile not in PROFILES:
         raise Hw1Error(f"There is no profile {profile!r}: choose auto, {', '.join(PROFILES)}.")
+    overrides = _from_json(os.environ.get("HW1_OVERRIDES") or "{}") | overrides
     known = [f.name for f in fields(Config)]
     for name in overrides:
         if name not in known:
@@ -204,6 +206,13 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
         variables = {"HW1_DATA": "data_dir", "HW1_WEIGHTS": "weights", "HW1_ENCODER": "encoder"}
         settings |= {field: os.environ[name] for name, field in variables.items() if os.environ.get(name)}
     return Config(**_encoder_named_by_weights(settings | overrides))
+
+
+def _from_json(text: str) -> dict:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise Hw1Error(f'HW1_OVERRIDES must be a JSON object such as {{"seed": 1}}, not {text!r}.') from error
 
 
 def _encoder_named_by_weights(settings: dict) -> dict:

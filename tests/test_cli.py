@@ -8,6 +8,8 @@ import pytest
 
 from hw1_utils import experiment, notebook
 from hw1_utils.__main__ import main
+from hw1_utils.config import make_config
+from hw1_utils.files import Hw1Error
 
 URL = "https://github.com/someone/some-repo"
 BADGE = "https://colab.research.google.com/github/someone/some-repo/blob/main/hw1.ipynb"
@@ -121,7 +123,49 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys):
     assert said.startswith("hw1: stopped") and "continues" in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["stamp"], ["run", "--nonsense"]])
+def test_every_field_of_config_is_an_option(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(experiment, "prepare", seen.append)
+    monkeypatch.chdir(tmp_path)
+    words = "--cnn-epochs 5 --probe_lr 1e-2 --fresh --skip-unreadable FALSE --train-size None --encoder 7 --data photos"
+    assert main(["data", "--profile", "quick", *words.split(), "--backup-dir", "none", "--weights", "random"]) == 0
+    (config,) = seen
+    assert (config.cnn_epochs, config.probe_lr, config.fresh, config.skip_unreadable) == (5, 0.01, True, False)
+    assert (config.train_size, config.encoder, config.backup_dir, config.weights) == (None, "7", None, "random")
+    assert config.data_path == tmp_path / "photos"  # from where the command was given
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--cnn-epoch 5", "Config has no field 'cnn_epoch': did you mean 'cnn_epochs'?"),
+        ("--cnn-epochs five", "Config.cnn_epochs must be int, not 'five' (str)."),
+        ("--cnn-epochs", "Config.cnn_epochs must be int, not True (bool)."),
+        ("--seed -1", "Config.seed must be at least 0, not -1."),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_before_anything_runs(monkeypatch, capsys, words, sentence):
+    monkeypatch.setattr(notebook, "execute", lambda *args, **kwargs: pytest.fail("the notebook was started"))
+    assert main(["run", "--profile", "quick", *words.split()]) == 1
+    assert one_sentence(capsys) == f"hw1: {sentence}\n"
+
+
+def test_the_notebook_gets_the_settings_of_the_command_line(monkeypatch, tmp_path):
+    def execute(*args, **kwargs):
+        seen.append(make_config("smoke"))  # as the notebook's cell does, in a process with this environment
+        raise Hw1Error("That will do.")
+
+    seen = []
+    monkeypatch.setenv("HW1_OVERRIDES", "")
+    monkeypatch.setenv("HW1_PROFILE", "")
+    monkeypatch.setattr(notebook, "execute", execute)
+    assert main(["run", "--profile", "smoke", "--seed", "3", "--output-dir", str(tmp_path)]) == 1
+    assert (seen[0].seed, seen[0].output_path) == (3, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["stamp"], ["run", "stray"], ["run", "--seed", "1", "2"], ["readme", "--seed", "1"]]
+)
 def test_a_wrong_command_line_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -121,6 +121,15 @@ def variables(monkeypatch):
     monkeypatch.setenv("HW1_ENCODER", "resnet18")
 
 
+def test_any_field_may_come_from_the_environment_as_json(monkeypatch):
+    monkeypatch.setenv("HW1_OVERRIDES", '{"seed": 4, "cnn_epochs": 7}')
+    config = make_config("smoke", seed=5)
+    assert (config.seed, config.cnn_epochs) == (5, 7)
+    for text in ("seed=4", "[1]", "7"):
+        monkeypatch.setenv("HW1_OVERRIDES", text)
+        assert refusal("quick").startswith("HW1_OVERRIDES must be a JSON object such as")
+
+
 def test_environment_fills_in_and_overrides_win(variables):
     config = make_config("quick")
     assert (config.data_dir, config.weights, config.encoder) == ("pets", "mine.safetensors", "resnet18")
