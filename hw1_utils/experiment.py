@@ -53,15 +53,18 @@ def prepare(config: Config) -> Setup:
     elif config.data_dir == PROFILES["smoke"]["data_dir"] and not config.data_path.exists():
         make_toy_folder(config.data_path)
     check_folder(config)
-    test_images = len(load_test(config))
-    train, val = (split.to(device) for split in load_train_val(config))
+    test, (train, val) = load_test(config), load_train_val(config)
+    if not (config.data_path / "train").is_dir():  # the parts were made here, and others may want the same ones
+        parts = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
+        write_csv(config.results_path / "split.csv", pd.concat(parts))
+    train, val = train.to(device), val.to(device)
     mean, std = pixel_statistics(train.images)
     if config.data_dir == Config.data_dir:
         cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
     stamp = environment(device, precision)
     print(
         f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
-        f"{test_images:,} test images in {len(train.classes)} classes\n"
+        f"{len(test):,} test images in {len(train.classes)} classes\n"
         f"device {stamp['device']} ({stamp['torch_threads']} threads), precision {precision.name}"
     )
     return Setup(config, device, precision, train, val, mean, std, stamp, Backup(config.backup_path), taken)

@@ -4,14 +4,16 @@ import dataclasses
 import os
 import shutil
 
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from hw1_utils import images
 from hw1_utils.data import load_test, load_train_val
 from hw1_utils.experiment import prepare
 from hw1_utils.files import Hw1Error
-from hw1_utils.folders import check_folder
+from hw1_utils.folders import LAYOUT, check_folder
 
 
 def refusal(function, config) -> str:
@@ -53,6 +55,22 @@ def an_empty_class(root):
     (root / "train" / ".ipynb_checkpoints").mkdir()  # and this is no class
 
 
+def class_folders_of_one_image_each(root):
+    for path in list((root / "train").glob("*/*.png")):
+        if path.name != "00000.png":
+            path.unlink()
+    for folder in list((root / "train").iterdir()):
+        folder.rename(root / folder.name)
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "test")
+
+
+def no_folders_at_all(root):
+    shutil.rmtree(root)
+    root.mkdir()
+    Image.new("RGB", (8, 8)).save(root / "a.png")
+
+
 def one_class(root):
     for part in ("train", "test"):
         for k in (1, 2):
@@ -73,18 +91,24 @@ def a_loop_over_two_links(root):
 
 
 CATALOGUE = [
-    (no_folder, "There is no folder {root}: the data must lie as train/<class>/<image> and test/<class>/<image>."),
+    (no_folder, f"There is no folder {{root}}: {LAYOUT}."),
     (
         no_test,
-        "There is no folder test/ in {root}: the data must lie as train/<class>/<image> and test/<class>/<image>.",
+        f"There is no folder test/ in {{root}}: {LAYOUT}.",
     ),
     (
         images_without_class_folders,
-        "{root}/train has no class folders: put every image into one, train/<class>/<image>.",
+        f"{{root}}/train has no class folders: {LAYOUT}.",
     ),
-    (nothing_in_train, "{root}/train has no class folders: put every image into one, train/<class>/<image>."),
+    (nothing_in_train, f"{{root}}/train has no class folders: {LAYOUT}."),
     (a_name_in_another_encoding, r"The name of {root}/train/colour_0/\udce9.png is not in UTF-8: rename it."),
     (an_empty_class, "{root}/train has class folders without images (colour_1): fill or remove them."),
+    (
+        class_folders_of_one_image_each,
+        "{root} has 3 images in 3 classes: too few to put a fifth of each aside for the test; add images, or a test/ "
+        "of your own.",
+    ),
+    (no_folders_at_all, f"{{root}} has no class folders: {LAYOUT}."),
     (one_class, "{root}/train has one class only: a classifier needs at least two."),
     (
         other_classes_in_test,
@@ -104,6 +128,37 @@ def test_catalogue(make_smoke_config, toy_folder, monkeypatch, spoil, sentence):
     monkeypatch.setattr(Image, "open", None)  # it is found before a single image is opened
     said = refusal(check_folder, make_smoke_config())
     assert said in (sentence.format(root=toy_folder), sentence.format(root=toy_folder).replace("colour_0", "colour_1"))
+
+
+def test_class_folders_alone_are_split_once_for_all_and_the_split_is_kept(make_smoke_config, toy_folder, capsys):
+    for path in list(toy_folder.glob("*/*/*.png")):
+        target = toy_folder / path.parent.name / f"{path.parent.parent.name}-{path.name}"
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+    for part in ("train", "test"):
+        shutil.rmtree(toy_folder / part)
+    config = make_smoke_config()
+    setup = prepare(config)
+    test = load_test(config)
+    assert f"{toy_folder} has no test/: 30 of its images are put aside for the test\n" in capsys.readouterr().out
+    assert [len(split) for split in (setup.train, setup.val, test)] == [108, 12, 30]
+    assert set(test.counts().values()) == {10}
+    paths = [*setup.train.paths, *setup.val.paths, *test.paths]
+    assert len(set(paths)) == 150
+    table = pd.read_csv(config.results_path / "split.csv")
+    assert table["path"].tolist() == paths and table["part"].value_counts()["test"] == 30
+    assert load_test(make_smoke_config()).paths == test.paths != load_test(make_smoke_config(seed=1)).paths
+
+
+def test_val_takes_the_place_of_a_missing_test(make_smoke_config, toy_folder, capsys):
+    before = load_test(make_smoke_config())
+    (toy_folder / "test").rename(toy_folder / "val")
+    setup = prepare(make_smoke_config())
+    test = load_test(make_smoke_config())
+    assert f"{toy_folder} has no test/: val/ takes its place\n" in capsys.readouterr().out
+    assert torch.equal(test.images, before.images) and test.paths[0].startswith("val/")
+    assert (len(setup.train), len(setup.val)) == (108, 12)  # out of train/, as ever
+    assert not (setup.config.results_path / "split.csv").exists()
 
 
 def test_what_is_wrong_with_the_folder_is_what_a_run_says(make_smoke_config, toy_folder):
