@@ -25,6 +25,7 @@ from .costs import measure_costs, trace_training
 from .data import batches, load_test, load_train_val, make_toy_folder, pixel_statistics
 from .files import Hw1Error, clear_partials, lock, read_sealed, sha256_tensors, write_csv, write_sealed
 from .folders import check_folder
+from .images import describe_sizes
 from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
 from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
@@ -61,6 +62,8 @@ def prepare(config: Config) -> Setup:
     mean, std = pixel_statistics(train.images)
     if config.data_dir == Config.data_dir:
         cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
+    else:
+        print(describe_sizes([str(config.data_path / path) for path in train.paths], config.image_size))
     stamp = environment(device, precision)
     print(
         f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "

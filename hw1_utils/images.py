@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -41,6 +42,22 @@ def read_image(path: str, size: int) -> np.ndarray:
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(image)
+
+
+def describe_sizes(paths: list[str], image_size: int, most: int = 500) -> str:
+    """The sizes of image files in words, from the headers of about `most` of them, with a hint for `image_size`."""
+    sizes = []
+    for path in paths[:: max(1, len(paths) // most)]:
+        with suppress(Exception), Image.open(path) as image:  # what cannot be read is named when it is decoded
+            sizes.append(image.size)
+    if not sizes:
+        return "no image can be opened"
+    (narrow, low), (wide, high) = np.min(sizes, axis=0), np.max(sizes, axis=0)
+    shorter = int(np.median(np.min(sizes, axis=1)))
+    text = f"images of {narrow}×{low} to {wide}×{high} pixels, the shorter side {shorter} in the middle"
+    fitting = [side for side in (32, 48, 64, 96, 128) if image_size < side <= shorter]
+    hint = f": image_size={fitting[-1]} would show it more, and take longer" if fitting else ""
+    return f"{text}; the CNN sees {image_size}×{image_size}{hint}"
 
 
 def decode(paths: list[str], size: int, *, say: Callable[[str], object] = print) -> tuple[Tensor, dict[int, str]]:
