@@ -110,7 +110,7 @@ def _with_interval(row: pd.Series) -> str:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.1f} times as long as" if ratio >= 1 else f"{1 / ratio:.1f} times less long than"
+    return f"{ratio:.1f} times as long as" if ratio >= 1 else f"{1 / ratio:.1f} times faster than"
 
 
 def _slower(ratio: float) -> str:

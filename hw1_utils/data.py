@@ -52,7 +52,7 @@ def load_train_val(config: Config) -> tuple[Split, Split]:
     val_size = config.val_size or tenth
     train_size = config.train_size or len(labels) - val_size
     if train_size + val_size > len(labels):  # a profile's sizes are meant for larger folders
-        print(f"{config.data_path.name}/train has {len(labels):,} images: all are used, a tenth for validation.")
+        print(f"{config.data_path.name} has {len(labels):,} images to train on: all are used, a tenth to validate.")
         train_size, val_size = len(labels) - tenth, tenth
     try:
         train, val = train_test_split(

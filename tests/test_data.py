@@ -26,7 +26,7 @@ def test_split_is_stratified_disjoint_and_seeded(make_smoke_config):
 
 def test_sizes_that_do_not_fit_become_a_tenth_for_validation(make_smoke_config, capsys):
     train, val = load_train_val(make_smoke_config(train_size=500, val_size=100))
-    assert (len(train), len(val)) == (108, 12) and "has 120 images: all are used" in capsys.readouterr().out
+    assert (len(train), len(val)) == (108, 12) and "has 120 images to train on: all are used" in capsys.readouterr().out
 
 
 def test_labels_and_pixels_are_those_of_the_files(make_smoke_config, toy_folder):
