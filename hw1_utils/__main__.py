@@ -6,10 +6,8 @@ import os
 import sys
 import typing
 
-from .config import ROOT, Config, make_config
+from .config import PATHS, ROOT, Config, make_config
 from .files import Hw1Error
-
-PATHS = ("data_dir", "output_dir", "backup_dir", "weights")
 
 
 def run(args: argparse.Namespace) -> None:

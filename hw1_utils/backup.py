@@ -5,7 +5,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from .files import Hw1Error, atomic, clear_partials, partial_beside
+from .files import Hw1Error, atomic, clear_partials, file_version, partial_beside
 
 
 class Backup:
@@ -17,7 +17,7 @@ class Backup:
     def __init__(self, folder: Path | None) -> None:
         """`folder`: None keeps no copies."""
         self.folder = folder
-        self._copied: dict[Path, tuple[int, int]] = {}  # file -> its version when it was last copied
+        self._copied: dict[Path, str] = {}  # file -> its version when it was last copied
         if folder:
             with suppress(OSError):
                 clear_partials(folder.rglob(".*.partial*"))
@@ -31,10 +31,10 @@ class Backup:
             return
         try:
             for file in sorted(_finished_files(path), key=lambda file: file.stat().st_mtime_ns):
-                if self._copied.get(file) != _version(file):
+                if self._copied.get(file) != file_version(file):
                     with atomic(self.folder / name / file.relative_to(path)) as partial:
                         shutil.copyfile(file, partial)
-                    self._copied[file] = _version(file)
+                    self._copied[file] = file_version(file)
         except (OSError, Hw1Error) as error:
             print(f"WARNING: no copies are kept in {self.folder} from here on. {error}")
             self.folder = None
@@ -56,7 +56,9 @@ class Backup:
         except OSError as error:  # shutil.Error is one
             print(f"WARNING: the copy of {name} in backup_dir cannot be used, so it is made anew: {error}")
             return False
-        self._copied.update((file, _version(file)) for file in _finished_files(path))
+        finally:
+            clear_partials([staged])
+        self._copied.update((file, file_version(file)) for file in _finished_files(path))
         return True
 
 
@@ -64,9 +66,3 @@ def _finished_files(path: Path) -> list[Path]:
     """`path` itself, or all files in it but those that are being written (`files.partial_beside`)."""
     files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     return [file for file in files if not file.name.startswith(".")]
-
-
-def _version(file: Path) -> tuple[int, int]:
-    """Size and time of change."""
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns

@@ -14,6 +14,8 @@ from .runtime import find_device
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 
 
+PATHS = ("data_dir", "output_dir", "backup_dir", "weights")  # the fields of Config that name files or folders
+
 PROFILES: Mapping[str, dict] = {
     "full": {"output_dir": "."},
     "quick": {
@@ -95,7 +97,7 @@ class Config:
             if getattr(self, name) > high:
                 raise Hw1Error(f"Config.{name} must be at most {high}, not {getattr(self, name)}.")
 
-        for name in ("data_dir", "output_dir", "backup_dir", "weights"):
+        for name in PATHS:
             value = getattr(self, name)
             if value is not None and not _is_path(value):
                 raise Hw1Error(f"Config.{name} must be the path of a file or folder, not {value!r}.")
@@ -131,8 +133,8 @@ class Config:
 
     def shown(self) -> dict:
         """All settings, files and folders by their names alone: fit to be kept beside results and shared."""
-        names = {f: Path(getattr(self, f)).name for f in ("data_dir", "weights", "backup_dir") if getattr(self, f)}
-        return self.as_dict() | names | {"output_dir": Path(self.output_dir).name or "."}
+        names = {f: Path(getattr(self, f)).name or "." for f in PATHS if getattr(self, f) is not None}
+        return self.as_dict() | names
 
 
 def _is_path(value: str) -> bool:

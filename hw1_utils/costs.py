@@ -2,7 +2,6 @@
 
 import copy
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from . import profiling
 from .config import Config
 from .data import Split
-from .runtime import choose_precision, find_device, keep_freed_memory
+from .runtime import choose_precision, find_device, halving, keep_freed_memory
 from .tasks import CNNTask, ProbeTask, Setup, Task
 from .training import first_steps, fit
 
@@ -47,7 +46,7 @@ def measure_costs(task: Task) -> dict:
     arithmetic = task.arithmetic(setup.train.images[:1])
     step_seconds = _step_seconds(task)
     batch_size = min(task.batch_size, len(setup.train))
-    inference_batch, batch_seconds = _largest_batch(seconds_for, min(config.extract_batch_size, len(setup.train)))
+    inference_batch, batch_seconds = halving(seconds_for, min(config.extract_batch_size, len(setup.train)))
     peak, before = profiling.peak_memory_mb(
         train_a_little, (config, task.kind, task.variant, task.details["encoder"], batch_size), setup.device
     )
@@ -65,17 +64,6 @@ def measure_costs(task: Task) -> dict:
         "peak_memory_mb": peak,
         "memory_before_mb": before,
     }
-
-
-def _largest_batch(seconds_for: Callable[[int], float], size: int) -> tuple[int, float]:
-    """(images, seconds) of the largest batch up to `size` that the GPU's memory holds, halving as extraction does."""
-    while True:
-        try:
-            return size, seconds_for(size)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size //= 2
 
 
 def _step_seconds(task: Task, steps: int = 4, rounds: int = 4) -> float:

@@ -1,7 +1,6 @@
 """ImageFolder to uint8 tensors, stratified splits, batches on the device. Knows no particular dataset."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from .config import Config
-from .files import Hw1Error, load_tensors, partial_beside, save_tensors
+from .files import Hw1Error, file_version, load_tensors, partial_beside, save_tensors
 from .folders import scan, some
 from .images import decode
 
@@ -158,7 +157,7 @@ def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -
     relative = [Path(path).relative_to(config.data_path).as_posix() for path, _ in files]
     listing = [
         f"{config.image_size}",
-        *(f"{file} {_version(path)}" for file, (path, _) in zip(relative, files, strict=True)),
+        *(f"{file} {file_version(path)}" for file, (path, _) in zip(relative, files, strict=True)),
     ]
     key = hashlib.sha256("\n".join(listing).encode()).hexdigest()[:16]
     cache = config.cache_path / f"images-{key}.safetensors"
@@ -185,12 +184,3 @@ def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -
             save_tensors(cache, {"images": images})
     labels = torch.tensor([files[i][1] for i in good], dtype=torch.int64)
     return Split(name, images, labels, [relative[i] for i in good], folder.classes)
-
-
-def _version(path: str) -> str:
-    """Size and time of change, as far as the file can be looked at (not where a link leads nowhere)."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return str(error.strerror)
-    return f"{status.st_size} {status.st_mtime_ns}"

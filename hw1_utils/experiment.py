@@ -142,9 +142,14 @@ def _train(task: Task) -> Training:
     print(f"{task.title}: {task.epochs} epochs")
     if setup.config.fresh:
         shutil.rmtree(state, ignore_errors=True)
-    elif read_sealed(state / "checkpoint.pt") is None and setup.backup.restore(task.runs, f"runs/{task.name}"):
+    elif (
+        setup.backup.folder
+        and read_sealed(state / "checkpoint.pt") is None
+        and setup.backup.restore(task.runs, f"runs/{task.name}")
+    ):
         print("  brought back from its copy in backup_dir")
-    settings = settings_of(task)
+    checkpoint = checkpoint_of(task, "checkpoint")
+    settings = checkpoint.settings
     measured = json.loads(read_sealed(state / "costs") or b"{}")
     if measured.get("settings") != settings:
         measured = {}
@@ -165,7 +170,7 @@ def _train(task: Task) -> Training:
         precision=task.precision,
         validate=lambda model: evaluate(model, task.eval_batches(setup.val), task.precision),
         tracker=tracker,
-        checkpoint=checkpoint_of(task, "checkpoint"),
+        checkpoint=checkpoint,
         say=print,
         **recipe,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from .backup import Backup
 from .files import Hw1Error, load_tensors, save_tensors
 from .models import FrozenEncoder
-from .runtime import now
+from .runtime import halving, now
 
 CHUNK = 4096  # images per cache file: what an interruption can cost
 
@@ -75,14 +75,13 @@ def extract(
 
 def _encode(encoder: FrozenEncoder, images: Tensor, batch_size: int, say: Callable[[str], None]) -> tuple[Tensor, int]:
     """(features on the CPU, the batch size that the device's memory allowed)."""
-    while True:
-        try:
-            return torch.cat([encoder(batch) for batch in images.split(batch_size)]).cpu(), batch_size
-        except torch.OutOfMemoryError as error:
-            if batch_size == 1:
-                raise Hw1Error(
-                    f"The GPU's memory is too small for {encoder.name}: close what else uses it, or take a smaller "
-                    "encoder or device='cpu'."
-                ) from error
-            batch_size //= 2
-            say(f"  the GPU's memory is full: {batch_size} images at a time from here on")
+    try:
+        fits, values = halving(lambda size: torch.cat([encoder(part) for part in images.split(size)]).cpu(), batch_size)
+    except torch.OutOfMemoryError as error:
+        raise Hw1Error(
+            f"The GPU's memory is too small for {encoder.name}: close what else uses it, or take a smaller encoder or "
+            "device='cpu'."
+        ) from error
+    if fits < batch_size:
+        say(f"  the GPU's memory is full: {fits} images at a time from here on")
+    return values, fits

@@ -98,6 +98,15 @@ def lock(folder: Path) -> FileLock:
     return taken
 
 
+def file_version(path: str | Path) -> str:
+    """Size and time of change, as far as the file can be looked at (not where a link leads nowhere)."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return str(error.strerror)
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 def write_sealed(path: Path, data: bytes) -> None:
     """Write `data` behind its SHA256, atomically."""
     with atomic(path) as partial:

@@ -6,14 +6,17 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from .files import Hw1Error
 
+T = TypeVar("T")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "scipy", "tensorboard", "thop")
 
 
@@ -86,6 +89,21 @@ def keep_freed_memory() -> None:
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in malloc.h
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def halving(work: Callable[[int], T], size: int) -> tuple[int, T]:
+    """(batch size, what `work` made of it): `size`, halved as often as it takes to fit into the GPU's memory.
+
+    Raises:
+        torch.OutOfMemoryError: not even a single one fits.
+    """
+    while True:
+        try:
+            return size, work(size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
 
 
 def now(device: torch.device) -> float:
