@@ -51,6 +51,7 @@ class Config:
     seeds: int | None = None  # trainings of CNN and probe, with seeds counting up; None: 3 on a GPU, else 1
     device: str = "auto"  # auto, cpu or cuda
     precision: str = "auto"  # auto, bf16, fp16 or fp32: of the forward pass
+    memory_mb: int | None = None  # larger arrays stay on disk and are streamed; None: a quarter of what is free
 
     data_dir: str = "data/cifar10"  # an ImageFolder: train/<class>/* and test/<class>/*
     image_size: int = 32  # side S of the square images kept in memory and seen by the CNN
@@ -62,6 +63,7 @@ class Config:
     cnn_epochs: int = 40  # recipes tuned and taught
     short_epochs: int = 12  # recipes assignment and short
     cnn_batch_size: int = 256
+    class_weights: bool = False  # True: the loss counts rare classes as much as frequent ones (CNN and probe)
 
     encoder: str = "vit_tiny_patch16_224"  # any timm model with pooled features
     weights: str | None = None  # local file for the encoder; "random": none; None: model hub, then the stand-in
@@ -124,6 +126,11 @@ class Config:
         return self.output_path / "results"
 
     @property
+    def models_path(self) -> Path:
+        """Finished models, one file each: see `saved`."""
+        return self.output_path / "models"
+
+    @property
     def backup_path(self) -> Path | None:
         """Where this profile's copies go."""
         return ROOT / Path(self.backup_dir).expanduser() / self.profile if self.backup_dir else None
@@ -166,6 +173,7 @@ _AT_LEAST = {
     "probe_batch_size": 1,
     "probe_lr": 0.0,
     "probe_weight_decay": 0.0,
+    "memory_mb": 0,
     "profile_steps": 1,
     "study_images": 2,
 }

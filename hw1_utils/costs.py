@@ -33,8 +33,10 @@ def measure_costs(task: Task) -> dict:
     setup, config = task.setup, task.setup.config
     model = copy.deepcopy(task.full_model).eval()
 
+    train = task.seen(setup.train)
+
     def seconds_for(count: int) -> float:
-        images = setup.train.images[:count]
+        images = train.take(slice(count))
 
         def infer() -> Tensor:
             with torch.inference_mode(), setup.precision.autocast(setup.device):
@@ -43,12 +45,13 @@ def measure_costs(task: Task) -> dict:
         return profiling.time_per_call(infer, setup.device)
 
     parameters, trained = profiling.count_parameters(task.full_model)
-    arithmetic = task.arithmetic(setup.train.images[:1])
+    arithmetic = task.arithmetic(train.take(slice(1)))
     step_seconds = _step_seconds(task)
     batch_size = min(task.batch_size, len(setup.train))
     inference_batch, batch_seconds = halving(seconds_for, min(config.extract_batch_size, len(setup.train)))
+    small = replace(config, image_size=task.image_size)
     peak, before = profiling.peak_memory_mb(
-        train_a_little, (config, task.kind, task.variant, task.details["encoder"], batch_size), setup.device
+        train_a_little, (small, task.kind, task.variant, task.details["encoder"], batch_size), setup.device
     )
     return {
         "parameters": parameters,

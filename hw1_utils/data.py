@@ -1,8 +1,12 @@
 """ImageFolder to uint8 tensors, stratified splits, batches on the device. Knows no particular dataset."""
 
 import hashlib
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +16,48 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
+from .arrays import cached_array, load_array
 from .config import Config
-from .files import Hw1Error, file_version, load_tensors, partial_beside, save_tensors
+from .files import Hw1Error, file_version, partial_beside, sha256_tensors
 from .folders import scan, some
 from .images import decode
+
+STATISTICS_CHUNK = 4096  # images counted at a time
+AHEAD = 2  # batches fetched before they are asked for, where they are streamed
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of the data, in memory."""
+    """One part of the data."""
 
     name: str  # train, val or test
-    images: Tensor  # uint8 N×3×S×S
-    labels: Tensor  # int64 N
+    images: Tensor  # uint8 N×3×S×S: on the device or, where they are streamed, mapped from their file
+    labels: Tensor  # int64 N, on the device
     paths: list[str]  # N, relative to the data folder
     classes: list[str]  # K names; a label is an index into it
+    streamed: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of pixels and labels."""
+        return sha256_tensors({"images": self.images, "labels": self.labels})
 
     def counts(self) -> dict[str, int]:
         """Images of each class."""
         return dict(zip(self.classes, torch.bincount(self.labels, minlength=len(self.classes)).tolist(), strict=True))
 
-    def to(self, device: torch.device) -> "Split":
-        return Split(self.name, self.images.to(device), self.labels.to(device), self.paths, self.classes)
+    def take(self, rows: Tensor | slice) -> Tensor:
+        """Some of the images, on the device."""
+        return self.images[rows.to(self.images.device) if isinstance(rows, Tensor) else rows].to(self.labels.device)
+
+    def to(self, device: torch.device, room: int = sys.maxsize) -> "Split":
+        """The split on the device; images of more than `room` bytes stay where they are and are streamed."""
+        streamed = self.images.nbytes > room
+        images = self.images if streamed else self.images.to(device)
+        return replace(self, images=images, labels=self.labels.to(device), streamed=streamed)
 
 
 def load_train_val(config: Config) -> tuple[Split, Split]:
@@ -96,9 +117,12 @@ def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     Computed exactly from the 256-bin histogram of each channel, so no float copy of the images is made.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.zeros(3, 256, dtype=torch.int64)
+    for part in images.split(STATISTICS_CHUNK):
+        for count, channel in zip(counts, part.cpu().unbind(1), strict=True):
+            count += torch.bincount(channel.flatten(), minlength=256)
     means, stds = [], []
-    for channel in images.unbind(1):
-        weights = torch.bincount(channel.flatten().cpu(), minlength=256).double()
+    for weights in counts.double():
         weights /= weights.sum()
         mean = (weights * levels).sum()
         means.append(mean)
@@ -113,22 +137,43 @@ def batches(
     *,
     transform: Callable[[Tensor], Tensor] | None = None,
     shuffle_seed: int | None = None,
+    streamed: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut device-resident tensors into batches, the last one perhaps smaller, each row exactly once.
+    """Cut tensors into batches on the device, the last one perhaps smaller, each row exactly once.
 
     Args:
-        inputs: N×... images or features.
-        labels: int64 N, on the same device.
+        inputs: N×... images or features, on the device; streamed ones are mapped from a file.
+        labels: int64 N, or float32 N×K, on the device.
         transform: applied to each batch of inputs.
         shuffle_seed: seeds the order; None keeps the order of the rows.
+        streamed: the next batches are read, and sent to the device, while this one is worked on.
     """
     if shuffle_seed is None:
         order = torch.arange(len(labels))
     else:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(shuffle_seed))
-    for index in order.to(labels.device).split(batch_size):
-        chunk = inputs[index]
+    rows = order.to(labels.device).split(batch_size)
+    chunks = _ahead(inputs, order.split(batch_size), labels.device) if streamed else (inputs[index] for index in rows)
+    for chunk, index in zip(chunks, rows, strict=True):
         yield (transform(chunk) if transform else chunk), labels[index]
+
+
+def _ahead(inputs: Tensor, parts: tuple[Tensor, ...], device: torch.device) -> Iterator[Tensor]:
+    """Rows of an array in a file, part by part, fetched by a second thread."""
+
+    def fetch(rows: Tensor) -> Tensor:
+        chunk = inputs[rows]
+        # From pinned memory a GPU fetches by itself, and nobody waits for it.
+        return chunk.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chunk
+
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque = deque()
+        for rows in parts:
+            waiting.append(reader.submit(fetch, rows))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def epoch_seed(seed: int, epoch: int, stream: str) -> int:
@@ -151,36 +196,59 @@ def make_toy_folder(folder: Path, *, classes: int = 3, train: int = 40, test: in
     unfinished.rename(folder)
 
 
+def with_side(split: Split, config: Config, side: int, room: int) -> Split:
+    """The same images, decoded from their files to another side, for a model that takes larger ones."""
+    size = len(split) * 3 * side**2 / 1e6
+    print(f"  {len(split):,} {split.name} images at {side}×{side} pixels: {size:,.0f} MB in {config.cache_path.name}")
+    images, failures = _pixels(config, split.paths, side)
+    if failures:
+        raise Hw1Error(f"{split.paths[min(failures)]} could be read before and cannot be now: run again.")
+    return replace(split, images=images).to(split.labels.device, room)
+
+
 def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -> Split:
-    """Decode the chosen files once; later runs read the cached tensor if files, sizes and times are the same."""
+    """The chosen files as a Split; those that cannot be read are named."""
     files = [folder.samples[i] for i in index]
-    relative = [Path(path).relative_to(config.data_path).as_posix() for path, _ in files]
-    listing = [
-        f"{config.image_size}",
-        *(f"{file} {file_version(path)}" for file, (path, _) in zip(relative, files, strict=True)),
-    ]
-    key = hashlib.sha256("\n".join(listing).encode()).hexdigest()[:16]
-    cache = config.cache_path / f"images-{key}.safetensors"
-    cached = load_tensors(cache)
-    good = range(len(files))
-    if cached:
-        images = cached[0]["images"]
-    else:
-        images, failures = decode([path for path, _ in files], config.image_size)
-        if failures:  # not cached: the next run is to name them again
-            named = some([f"{relative[i]} ({why})" for i, why in failures.items()])
-            if not config.skip_unreadable:
-                raise Hw1Error(
-                    f"{len(failures)} files cannot be read as images: {named}: remove or replace them, or set "
-                    "skip_unreadable=True."
-                )
-            print(f"Left out, as they cannot be read as images: {len(failures)} files: {named}")
-            good = [i for i in good if i not in failures]
-            lost = {folder.classes[label] for _, label in files} - {folder.classes[files[i][1]] for i in good}
-            if lost:
-                raise Hw1Error(f"No readable image is left in {name} for {some(sorted(lost))}: add some.")
-            images = images[good]
-        else:
-            save_tensors(cache, {"images": images})
+    paths = [Path(path).relative_to(config.data_path).as_posix() for path, _ in files]
+    images, failures = _pixels(config, paths, config.image_size)
+    good = [i for i in range(len(files)) if i not in failures]
+    if failures:
+        print(f"Left out, as they cannot be read as images: {len(failures)} files: {_named(paths, failures)}")
+        lost = {folder.classes[label] for _, label in files} - {folder.classes[files[i][1]] for i in good}
+        if lost:
+            raise Hw1Error(f"No readable image is left in {name} for {some(sorted(lost))}: add some.")
     labels = torch.tensor([files[i][1] for i in good], dtype=torch.int64)
-    return Split(name, images, labels, [relative[i] for i in good], folder.classes)
+    return Split(name, images, labels, [paths[i] for i in good], folder.classes)
+
+
+def _pixels(config: Config, paths: list[str], side: int) -> tuple[Tensor, dict[int, str]]:
+    """(uint8 N×3×side×side of the files that can be read, the others' rows in `paths` and why).
+
+    Decoded once; later runs map the cached array if files, sizes and times of change are the same, and if what could
+    not be read still cannot.
+    """
+    files = [str(config.data_path / path) for path in paths]
+    listing = [f"{side}", *(f"{path} {file_version(file)}" for path, file in zip(paths, files, strict=True))]
+    key = hashlib.sha256("\n".join(listing).encode()).hexdigest()[:16]
+    cache = config.cache_path / f"images-{key}.npy"
+    if cached := load_array(cache):
+        images, notes = cached
+        failures = {int(row): why for row, why in notes["unreadable"].items()}
+        still = len(decode([files[row] for row in failures], side)[1]) if failures and config.skip_unreadable else 0
+        if still == len(failures):
+            return images[: len(files) - len(failures)], failures
+    with cached_array(cache, (len(files), 3, side, side)) as (images, notes):
+        _, failures = decode(files, side, images)
+        if failures and not config.skip_unreadable:
+            raise Hw1Error(
+                f"{len(failures)} files cannot be read as images: {_named(paths, failures)}: remove or replace them, "
+                "or set skip_unreadable=True."
+            )
+        for to, row in enumerate(i for i in range(len(files)) if failures and i not in failures):
+            images[to] = images[row]  # closes the gaps
+        notes["unreadable"] = {str(row): why for row, why in failures.items()}
+    return images[: len(files) - len(failures)], failures
+
+
+def _named(paths: list[str], failures: dict[int, str]) -> str:
+    return some([f"{paths[row]} ({why})" for row, why in failures.items()])

@@ -25,8 +25,15 @@ from .costs import measure_costs, trace_training
 from .data import batches, load_test, load_train_val, make_toy_folder, pixel_statistics
 from .files import Hw1Error, clear_partials, lock, read_sealed, sha256_tensors, write_csv, write_sealed
 from .folders import check_folder
-from .images import describe_sizes
-from .runtime import choose_precision, environment, find_device, keep_freed_memory, make_deterministic
+from .images import measure_sizes
+from .runtime import (
+    choose_precision,
+    environment,
+    find_device,
+    keep_freed_memory,
+    make_deterministic,
+    room_for_arrays,
+)
 from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
 from .tracking import Tracker
 from .training import Evaluation, evaluate, fit, judged, overfit_check
@@ -58,19 +65,34 @@ def prepare(config: Config) -> Setup:
     if not (config.data_path / "train").is_dir():  # the parts were made here, and others may want the same ones
         parts = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
         write_csv(config.results_path / "split.csv", pd.concat(parts))
-    train, val = train.to(device), val.to(device)
+    room = room_for_arrays(device, config.memory_mb)
+    train, val = train.to(device, room), val.to(device, room)
+    sizes = measure_sizes([str(config.data_path / path) for path in train.paths])
     mean, std = pixel_statistics(train.images)
     if config.data_dir == Config.data_dir:
         cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
     else:
-        print(describe_sizes([str(config.data_path / path) for path in train.paths], config.image_size))
+        print(sizes.describe(config.image_size))
     stamp = environment(device, precision)
     print(
         f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
         f"{len(test):,} test images in {len(train.classes)} classes\n"
         f"device {stamp['device']} ({stamp['torch_threads']} threads), precision {precision.name}"
     )
-    return Setup(config, device, precision, train, val, mean, std, stamp, Backup(config.backup_path), taken)
+    return Setup(
+        config,
+        device,
+        precision,
+        train,
+        val,
+        mean,
+        std,
+        stamp,
+        Backup(config.backup_path),
+        room=room,
+        shorter_side=sizes.shorter_side,
+        lock=taken,
+    )
 
 
 def sanity_check(task: Task) -> list[dict]:
@@ -82,7 +104,7 @@ def sanity_check(task: Task) -> list[dict]:
     train = task.setup.train
     generator = torch.Generator().manual_seed(task.setup.config.seed)
     chosen = torch.randperm(len(train), generator=generator)[: SANITY_BATCHES * SANITY_BATCH_SIZE].to(task.setup.device)
-    inputs = task.look(train.images[chosen])
+    inputs = task.look(task.seen(train).take(chosen))
     if task.kind == "probe":
         parts = inputs.split(task.setup.config.extract_batch_size)
         inputs = torch.cat([task.full_model.features(part) for part in parts])
@@ -216,12 +238,12 @@ def checkpoint_of(task: Task, name: str) -> Checkpoint:
 def settings_of(task: Task) -> dict:
     """All that weights, logs and costs depend on: the task's own settings, the pixels and labels, the machine."""
     setup = task.setup
-    data = {f"{s.name} {part}": getattr(s, part) for s in (setup.train, setup.val) for part in ("images", "labels")}
-    data["targets"] = task.targets
+    data = {split.name: task.seen(split).sha256[:16] for split in (setup.train, setup.val)}
     return {
         **task.settings(),
         "device": setup.environment["device"],
         "precision": setup.precision.name,
         "torch": setup.environment["packages"]["torch"],
-        **{name: sha256_tensors({name: values})[:16] for name, values in data.items()},
+        **data,
+        "targets": sha256_tensors({"targets": task.targets})[:16],
     }

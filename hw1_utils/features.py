@@ -1,6 +1,7 @@
 """Encoder outputs, computed once and cached on disk under a key that names all they depend on."""
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .arrays import empty_array
 from .backup import Backup
 from .files import Hw1Error, load_tensors, save_tensors
 from .models import FrozenEncoder
@@ -21,9 +23,10 @@ CHUNK = 4096  # images per cache file: what an interruption can cost
 class Features:
     """Features of one split and what they cost when they were computed."""
 
-    values: Tensor  # float32 N×D
+    values: Tensor  # float32 N×D: on the device or, where they are streamed, mapped from a file
     seconds: float  # of encoder work, also when this time they came from disk
     from_cache: int = 0  # how many of the N rows came from disk
+    streamed: bool = False
 
 
 def extract(
@@ -32,11 +35,14 @@ def extract(
     batch_size: int,
     cache: Path,
     *,
+    room: int = sys.maxsize,
     backup: Backup | None = None,
     name: str = "images",
     say: Callable[[str], None] = print,
 ) -> Features:
     """Run uint8 N×3×S×S images through the encoder, or read what an earlier run left in the folder `cache`.
+
+    The features go where the encoder is; those that take more than `room` bytes stay in a file, to be streamed.
 
     Each chunk is cached under a hash of the encoder's key and the chunk's own pixels: features of other
     images, weights, preprocessing or number format can never be mistaken for these. An interrupted extraction
@@ -46,7 +52,8 @@ def extract(
         Hw1Error: the GPU's memory does not hold a single image's pass.
     """
     backup = backup or Backup(None)
-    parts, seconds, from_cache, started = [], 0.0, 0, time.perf_counter()
+    features = empty_array((len(images), encoder.columns), room, cache)
+    seconds, from_cache, started = 0.0, 0, time.perf_counter()
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
         pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
@@ -59,24 +66,29 @@ def extract(
             values, cost = cached[0]["features"], float(cached[1]["seconds"])
             from_cache += len(chunk)
         else:
-            begin = now(images.device)
+            begin = now(encoder.device)
             values, batch_size = _encode(encoder, chunk, batch_size, say)
-            cost = now(images.device) - begin
+            cost = now(encoder.device) - begin
             if save_tensors(path, {"features": values}, seconds=str(cost)):
                 backup.keep(path, f"features/{path.name}")
-        parts.append(values)
+        features[start : start + len(chunk)] = values
         seconds += cost
         done, elapsed = start + len(chunk), time.perf_counter() - started
         left = elapsed / done * (len(images) - done)
         rate = f"{len(chunk) / cost:,.0f} images/s" if not cached else "from cache"
         say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
-    return Features(torch.cat(parts).to(images.device), seconds, from_cache)
+    streamed = features.nbytes > room
+    return Features(features if streamed else features.to(encoder.device), seconds, from_cache, streamed)
 
 
 def _encode(encoder: FrozenEncoder, images: Tensor, batch_size: int, say: Callable[[str], None]) -> tuple[Tensor, int]:
     """(features on the CPU, the batch size that the device's memory allowed)."""
+
+    def encode(size: int) -> Tensor:
+        return torch.cat([encoder(part.to(encoder.device)) for part in images.split(size)]).cpu()
+
     try:
-        fits, values = halving(lambda size: torch.cat([encoder(part) for part in images.split(size)]).cpu(), batch_size)
+        fits, values = halving(encode, batch_size)
     except torch.OutOfMemoryError as error:
         raise Hw1Error(
             f"The GPU's memory is too small for {encoder.name}: close what else uses it, or take a smaller encoder or "

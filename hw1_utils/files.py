@@ -120,10 +120,11 @@ def read_sealed(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     digest, data = content[:32], content[32:]
-    return data if hashlib.sha256(data).digest() == digest else _damaged(path)
+    return data if hashlib.sha256(data).digest() == digest else damaged(path)
 
 
-def _damaged(path: Path) -> None:
+def damaged(path: Path) -> None:
+    """Say so; nothing of it is used."""
     print(f"The file {path.name} is damaged: it is made anew.")
 
 
@@ -184,7 +185,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] |
             return tensors, notes
     except (SafetensorError, OSError):
         pass
-    return _damaged(path)
+    return damaged(path)
 
 
 def _checksum(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:

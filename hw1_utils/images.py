@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 PROGRESS_S = 10  # between two lines about a long decoding
+AHEAD = 512  # files read before their pixels are put away
 
 
 class UnknownRange(Exception):
@@ -44,35 +46,56 @@ def read_image(path: str, size: int) -> np.ndarray:
         return np.asarray(image)
 
 
-def describe_sizes(paths: list[str], image_size: int, most: int = 500) -> str:
-    """The sizes of image files in words, from the headers of about `most` of them, with a hint for `image_size`."""
+@dataclass(frozen=True)
+class Sizes:
+    """Widths and heights of image files, in pixels."""
+
+    smallest: tuple[int, int]  # width and height, each on its own
+    largest: tuple[int, int]
+    shorter_side: int  # median
+
+    def describe(self, image_size: int) -> str:
+        """In words, with a hint for `Config.image_size`."""
+        (narrow, low), (wide, high) = self.smallest, self.largest
+        text = f"images of {narrow}×{low} to {wide}×{high} pixels, the shorter side {self.shorter_side} in the middle"
+        fitting = [side for side in (32, 48, 64, 96, 128) if image_size < side <= self.shorter_side]
+        hint = f": image_size={fitting[-1]} would show it more, and take longer" if fitting else ""
+        return f"{text}; the CNN sees {image_size}×{image_size}{hint}"
+
+
+def measure_sizes(paths: list[str], most: int = 500) -> Sizes:
+    """The sizes of image files, from the headers of about `most` of them, evenly spread. One can be read at least."""
     sizes = []
     for path in paths[:: max(1, len(paths) // most)]:
-        with suppress(Exception), Image.open(path) as image:  # what cannot be read is named when it is decoded
+        with suppress(Exception), Image.open(path) as image:  # a broken one was named when the files were decoded
             sizes.append(image.size)
-    if not sizes:
-        return "no image can be opened"
-    (narrow, low), (wide, high) = np.min(sizes, axis=0), np.max(sizes, axis=0)
-    shorter = int(np.median(np.min(sizes, axis=1)))
-    text = f"images of {narrow}×{low} to {wide}×{high} pixels, the shorter side {shorter} in the middle"
-    fitting = [side for side in (32, 48, 64, 96, 128) if image_size < side <= shorter]
-    hint = f": image_size={fitting[-1]} would show it more, and take longer" if fitting else ""
-    return f"{text}; the CNN sees {image_size}×{image_size}{hint}"
+    smallest, largest = np.min(sizes, axis=0).tolist(), np.max(sizes, axis=0).tolist()
+    return Sizes(tuple(smallest), tuple(largest), int(np.median(np.min(sizes, axis=1))))
 
 
-def decode(paths: list[str], size: int, *, say: Callable[[str], object] = print) -> tuple[Tensor, dict[int, str]]:
+def decode(
+    paths: list[str], size: int, images: Tensor | None = None, *, say: Callable[[str], object] = print
+) -> tuple[Tensor, dict[int, str]]:
     """Read many image files with all processor cores.
 
+    Args:
+        images: uint8 N×3×size×size zeros to be filled; None: new ones.
+
     Returns:
-        images: uint8 N×3×size×size; zeros where a file could not be read.
+        images: zeros where a file could not be read.
         failures: row -> why, for those files.
     """
-    images, failures = torch.zeros(len(paths), 3, size, size, dtype=torch.uint8), {}
-    started = reported = time.monotonic()
+    if images is None:
+        images = torch.zeros(len(paths), 3, size, size, dtype=torch.uint8)
+    failures, started = {}, time.monotonic()
+    reported = started
     # PIL warns of pictures that may exhaust memory; here, with a picture in each thread, they are refused.
     bomb = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
     with bomb, ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-        for i, pixels in enumerate(pool.map(partial(_try, size=size), paths)):
+        # Some at a time: `map` runs ahead as far as it can, and pixels that nobody has put away yet fill the memory.
+        parts = (paths[start : start + AHEAD] for start in range(0, len(paths), AHEAD))
+        decoded = (pixels for part in parts for pixels in pool.map(partial(_try, size=size), part))
+        for i, pixels in enumerate(decoded):
             if isinstance(pixels, str):
                 failures[i] = pixels
             else:

@@ -1,6 +1,6 @@
 """Trained models on test: each is judged once, after all training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -52,8 +52,8 @@ def judge(training: Training, test: Split) -> Result:
 def evaluate_both_ways(training: Training, split: Split) -> Evaluation:
     """A CNN's probabilities averaged over each image and its mirror image: flip-TTA, at twice the cost."""
     task = training.task
-    mirrored = replace(split, images=split.images.flip(3))
-    one, other = (evaluate(training.model, task.eval_batches(s), task.precision) for s in (split, mirrored))
+    mirrored = ((images.flip(3), labels) for images, labels in task.eval_batches(split))
+    one, other = (evaluate(training.model, b, task.precision) for b in (task.eval_batches(split), mirrored))
     probabilities = (one.probabilities + other.probabilities) / 2
     true = probabilities.gather(1, one.labels[:, None])
     return Evaluation(

@@ -56,9 +56,14 @@ class FrozenEncoder(nn.Module):
         self.interpolation: str = data["interpolation"]
         self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
         self.is_vit = isinstance(backbone, VisionTransformer)
-        self.features: int = backbone.num_features  # columns of timm's own head input
+        # Columns of timm's own head input; what some architectures put between pooling and head belongs to them.
+        self.features: int = getattr(backbone, "head_hidden_size", backbone.num_features)
         self.backbone = backbone.to(dtype).requires_grad_(False)
         self.train(False)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     @property
     def columns(self) -> int:

@@ -113,6 +113,19 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def room_for_arrays(device: torch.device, memory_mb: int | None) -> int:
+    """Bytes that one array may take on the device: `memory_mb` (10^6 bytes), or a quarter of what is free now.
+
+    What is larger stays in its file and is streamed. Where the free memory cannot be read, everything is taken to fit.
+    """
+    if memory_mb is not None:
+        return memory_mb * 10**6
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info()[0] // 4
+    info = Path("/proc/meminfo")
+    return int(info.read_text().split("MemAvailable:")[1].split()[0]) * 1024 // 4 if info.exists() else sys.maxsize
+
+
 def peak_rss_mb() -> float | None:
     """Largest resident memory of this process so far, in MB (10^6 bytes); None where it cannot be read.
 

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from . import charts, figures, profiling
 from .data import Split
 from .experiment import Training, checkpoint_of
+from .features import Features
 from .files import write_csv
 from .judging import Result
 from .metrics import wilson
@@ -26,7 +27,7 @@ from .models import FrozenEncoder
 from .tasks import CNNTask, ProbeTask, Setup, Task
 from .training import Evaluation, evaluate, fit, judged
 
-INPUT_SIZES = (96, 112, 160, 224)  # pixels: multiples of a ViT-Tiny's patches of 16
+INPUT_SHARES = (3 / 7, 1 / 2, 5 / 7, 1)  # of the encoder's own input: 96, 112, 160 and 224 pixels of 224
 PER_CLASS = (10, 30, 100, 300, 1000)  # training images, as far as there are so many
 LONGER = 5.0  # on few images the CNN gets up to this many times the epochs
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
@@ -49,7 +50,7 @@ def pick(split: Split, count: int, seed: int) -> torch.Tensor:
 def part_of(split: Split, rows: torch.Tensor) -> Split:
     """These rows of a split."""
     paths = [split.paths[i] for i in rows.tolist()]
-    return replace(split, images=split.images[rows], labels=split.labels[rows], paths=paths)
+    return replace(split, images=split.take(rows), labels=split.labels[rows], paths=paths, streamed=False)
 
 
 def train_only(task: Task, *others: Split, **options: object) -> list[Evaluation]:
@@ -66,6 +67,21 @@ def _row(evaluation: Evaluation) -> dict:
     return {"val_accuracy": evaluation.accuracy, "val_accuracy_low": low, "val_accuracy_high": high}
 
 
+def input_sides(encoder: FrozenEncoder) -> list[int]:
+    """Sides of the input to try, in whole patches; only the encoder's own where it takes no other."""
+    own = max(encoder.input_size)
+    patch = encoder.backbone.patch_embed.patch_size[0] if encoder.is_vit else 16
+    sides = sorted({round(own * share / patch) * patch for share in INPUT_SHARES[:-1]} - {0, own})
+    black = torch.zeros(1, 3, own, own, dtype=torch.uint8, device=encoder.device)
+    try:
+        for side in sides:
+            at_input_size(encoder, side)(black)
+    except Exception as error:  # each architecture refuses in its own way
+        print(f"{encoder.name} takes no other input than its own {own} pixels ({type(error).__name__})")
+        sides = []
+    return [*sides, own]
+
+
 def at_input_size(encoder: FrozenEncoder, side: int) -> FrozenEncoder:
     """A copy of the encoder that enlarges images to side×side; a ViT's position embedding is interpolated."""
     other = copy.deepcopy(encoder)
@@ -78,13 +94,14 @@ def at_input_size(encoder: FrozenEncoder, side: int) -> FrozenEncoder:
 def input_sizes(probe: Training) -> pd.DataFrame:
     """Write input_size.csv and .png: what the probe's accuracy, arithmetic and speed owe to the encoder's input.
 
-    The same head on `config.study_images` training images (validation: all), at four input sizes.
+    The same head on `config.study_images` training images (validation: all), at up to four input sizes.
     """
     task, setup = probe.task, probe.task.setup
-    train = part_of(setup.train, pick(setup.train, setup.config.study_images, setup.config.seed))
-    smaller = replace(setup, train=train)
+    whole = task.seen(setup.train)
+    train = part_of(whole, pick(whole, setup.config.study_images, setup.config.seed))
+    smaller = replace(setup, train=train, val=task.seen(setup.val))
     rows = []
-    for side in INPUT_SIZES:
+    for side in input_sides(task.encoder):
         other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
         (evaluation,) = train_only(other, checkpoint=checkpoint_of(other, f"input-{side}"))
         features = other.features(train)
@@ -93,7 +110,7 @@ def input_sizes(probe: Training) -> pd.DataFrame:
                 "model": task.title,
                 "input_size": side,
                 **_row(evaluation),
-                "macs": profiling.count_macs(*other.arithmetic(train.images[:1])),
+                "macs": profiling.count_macs(*other.arithmetic(train.take(slice(1)))),
                 "extraction_images_per_second": len(train) / features.seconds,
                 "train_images": len(train),
                 "val_images": len(setup.val),
@@ -122,8 +139,9 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
         tasks: list[Task] = [_cnn_on(smaller, total, cnn.task)]
         for probe in probes:
             task = ProbeTask(smaller, probe.task.variant, probe.task.encoder)
-            task.use_features(smaller.train, probe.task.features(setup.train).values[index])
-            task.use_features(setup.val, probe.task.features(setup.val).values)
+            whole = probe.task.features(setup.train).values
+            task.use_features(smaller.train, Features(whole[index.to(whole.device)].to(setup.device), 0.0))
+            task.use_features(setup.val, probe.task.features(setup.val))
             tasks.append(task)
         for task in tasks:
             (evaluation,) = train_only(task, checkpoint=checkpoint_of(task, f"images-{count}"))
@@ -175,7 +193,7 @@ def seeds(results: list[Result], test: Split) -> pd.DataFrame:
             else:
                 task = ProbeTask(other, result.task.variant, result.task.encoder)
                 for split in (setup.train, setup.val, test):
-                    task.use_features(split, result.task.features(split).values)
+                    task.use_features(split, result.task.features(split))
             print(f"{task.title}, seed {seed}")
             evaluations = train_only(task, test, checkpoint=checkpoint_of(task, f"seed-{seed}"), say=print)
             rows.append(_seed_row(task, seed, evaluations))

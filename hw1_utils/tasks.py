@@ -1,11 +1,14 @@
 """What is trained: the CNN under a recipe, the probe on an encoder. Each Task tells the loop all it must know."""
 
 import copy
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock
+from sklearn.utils.class_weight import compute_class_weight
 from timm.optim import Muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -13,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .augment import make_transform
 from .backup import Backup
 from .config import Config
-from .data import Split, batches, epoch_seed
+from .data import Split, batches, epoch_seed, with_side
 from .features import Features, extract
 from .models import CNN, FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder
 from .recipes import RECIPES, Fp32Muon, one_cycle
@@ -36,6 +39,8 @@ class Setup:
     std: Tensor
     environment: dict
     backup: Backup = field(default_factory=lambda: Backup(None))
+    room: int = sys.maxsize  # bytes; larger arrays stay on disk
+    shorter_side: int = 0  # of the image files, in pixels: the median
     lock: FileLock | None = None  # held for as long as this object lives: no other run writes to the same folder
 
     @property
@@ -51,6 +56,7 @@ class Task:
     kind: str  # cnn or probe
     variant: str  # recipe of a CNN, pooling of a probe
     details: dict  # columns that say exactly which model this is
+    image_size: int  # side of the images it takes
     model: nn.Module  # what is trained
     full_model: nn.Module  # raw images or their `look` to logits: what is traced and timed
     precision: Precision  # of `model`
@@ -75,6 +81,10 @@ class Task:
     def results(self) -> Path:
         return self.setup.config.results_path / self.name
 
+    def seen(self, split: Split) -> Split:
+        """The split with images as large as this model wants them."""
+        return split
+
     def look(self, images: Tensor) -> Tensor:
         """Raw uint8 images to what `full_model` takes, without augmentation."""
         raise NotImplementedError
@@ -89,7 +99,7 @@ class Task:
 
     def eval_batches(self, split: Split) -> Batches:
         """All of a split for `model`, in order, without augmentation."""
-        return batches(split.images, split.labels, EVAL_BATCH, transform=self.look)
+        return batches(split.images, split.labels, EVAL_BATCH, transform=self.look, streamed=split.streamed)
 
     def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
         """A module and its input that hold every multiply-add between one preprocessed image and its logits."""
@@ -104,7 +114,8 @@ class Task:
         config = self.setup.config
         return {
             "seed": config.seed,
-            "image_size": config.image_size,
+            "image_size": self.image_size,
+            "class_weights": config.class_weights,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "profile_steps": config.profile_steps,
@@ -116,6 +127,14 @@ class Task:
         if self._initial is None:
             self._initial = copy.deepcopy(self.model.state_dict())
         self.model.load_state_dict(self._initial)
+
+    def class_weights(self) -> Tensor | None:
+        """float32 K for the loss, N / (K · images of the class), where `Config.class_weights` asks for it."""
+        if not self.setup.config.class_weights:
+            return None
+        labels = self.setup.train.labels.cpu().numpy()
+        weights = compute_class_weight("balanced", classes=np.arange(len(self.setup.classes)), y=labels)
+        return torch.tensor(weights, dtype=torch.float32, device=self.setup.device)
 
     def steps(self) -> int:
         """Optimiser steps of the whole training."""
@@ -147,6 +166,7 @@ class CNNTask(Task):
         self.batch_size = config.cnn_batch_size
         self.label_smoothing = self.hyper.label_smoothing
         self.precision = setup.precision
+        self.image_size = config.image_size
         model = CNN(len(setup.classes), config.image_size)
         self.model = self.full_model = model.to(setup.device, memory_format=torch.channels_last)
         self.look = make_transform("none", setup.mean, setup.std)
@@ -162,6 +182,7 @@ class CNNTask(Task):
             self.batch_size,
             transform=transform,
             shuffle_seed=self._order(epoch),
+            streamed=setup.train.streamed,
         )
 
     def settings(self) -> dict:
@@ -177,7 +198,13 @@ class CNNTask(Task):
             optimizer = torch.optim.AdamW(model.parameters(), lr=r.lr, weight_decay=r.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(self.steps())) if r.one_cycle else None
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay)) if r.ema_decay else None
-        return {"optimizer": optimizer, "scheduler": scheduler, "ema": ema, "label_smoothing": self.label_smoothing}
+        return {
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "ema": ema,
+            "label_smoothing": self.label_smoothing,
+            "class_weights": self.class_weights(),
+        }
 
 
 class ProbeTask(Task):
@@ -206,7 +233,18 @@ class ProbeTask(Task):
         torch.manual_seed(config.seed)
         self.full_model = Probe(self.encoder, len(setup.classes), pooling).to(setup.device)
         self.model = self.full_model.head
+        # A photograph goes to the encoder as large as it wants it; what is smaller anyway it enlarges itself.
+        self.image_size = max(config.image_size, min(max(self.encoder.input_size), setup.shorter_side))
+        self._larger: dict[str, Split] = {}
         self._features: dict[str, Features] = {}
+
+    def seen(self, split: Split) -> Split:
+        if split.images.shape[-1] >= self.image_size:
+            return split
+        if split.name not in self._larger:
+            setup = self.setup
+            self._larger[split.name] = with_side(split, setup.config, self.image_size, setup.room)
+        return self._larger[split.name]
 
     def look(self, images: Tensor) -> Tensor:
         return images  # resizing and normalisation are the encoder's own
@@ -217,32 +255,36 @@ class ProbeTask(Task):
             config = self.setup.config
             whole = extract(
                 self.encoder,
-                split.images,
+                self.seen(split).images,
                 config.extract_batch_size,
                 config.cache_path,
+                room=self.setup.room,
                 backup=self.setup.backup,
                 name=split.name,
             )
-            values = whole.values[:, : self.model.in_features].contiguous()
-            self.use_features(split, values, whole.seconds)
+            self.use_features(split, replace(whole, values=whole.values[:, : self.model.in_features]))
         return self._features[split.name]
 
-    def use_features(self, split: Split, values: Tensor, seconds: float = 0.0) -> None:
+    def use_features(self, split: Split, features: Features) -> None:
         """Take these features, N×columns of the head, for the split's; train's set the head's standardisation."""
-        self._features[split.name] = Features(values, seconds)
+        self._features[split.name] = features
         if split.name == "train" and isinstance(self.model, StandardizedLinear):
-            self.model.measure(values)
+            self.model.measure(features.values)
 
     def image_batches(self, epoch: int) -> Batches:
-        train = self.setup.train
-        return batches(train.images, train.labels, self.batch_size, shuffle_seed=self._order(epoch))
+        return self._batches(self.seen(self.setup.train), epoch)
 
     def train_batches(self, epoch: int) -> Batches:
-        train = self.setup.train
-        return batches(self.features(train).values, train.labels, self.batch_size, shuffle_seed=self._order(epoch))
+        return self._batches(self.features(self.setup.train), epoch)
+
+    def _batches(self, source: Split | Features, epoch: int) -> Batches:
+        inputs = source.images if isinstance(source, Split) else source.values
+        order = self._order(epoch)
+        return batches(inputs, self.setup.train.labels, self.batch_size, shuffle_seed=order, streamed=source.streamed)
 
     def eval_batches(self, split: Split) -> Batches:
-        return batches(self.features(split).values, split.labels, EVAL_BATCH)
+        features = self.features(split)
+        return batches(features.values, split.labels, EVAL_BATCH, streamed=features.streamed)
 
     def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
         return Preprocessed(self.full_model), self.encoder.preprocess(image)
@@ -259,4 +301,5 @@ class ProbeTask(Task):
         return {
             "optimizer": optimizer,
             "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps()),
+            "class_weights": self.class_weights(),
         }

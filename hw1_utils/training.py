@@ -58,6 +58,7 @@ def fit(
     precision: Precision,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
     ema: AveragedModel | None = None,
     validate: Callable[[nn.Module], Evaluation] | None = None,
     tracker: Tracker | None = None,
@@ -71,6 +72,7 @@ def fit(
     Args:
         train_batches: epoch number (from 1) -> the batches of that epoch.
         scheduler: stepped after every optimiser step.
+        class_weights: float32 K, what an image of each class counts in the loss.
         ema: moving average of the weights; where given, it is what is validated.
         validate: called with the model to judge after each epoch.
         tracker: TensorBoard logs of each epoch.
@@ -104,7 +106,7 @@ def fit(
         for step, (inputs, targets) in enumerate(train_batches(epoch), start=1):
             with precision.autocast(device):
                 logits = model(inputs)
-            loss = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+            loss = F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.step(optimizer)

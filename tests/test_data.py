@@ -1,6 +1,8 @@
 """Data: any ImageFolder in, exact pixels and disjoint stratified splits out. Refusals: test_folders.py."""
 
 import os
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 from hw1_utils import data
-from hw1_utils.data import batches, epoch_seed, load_test, load_train_val, pixel_statistics
+from hw1_utils.data import batches, epoch_seed, load_test, load_train_val, pixel_statistics, with_side
 
 
 def refuse(*args, **kwargs):
@@ -58,10 +60,58 @@ def test_other_image_size_is_another_cache(make_smoke_config):
 
 def test_damaged_cache_is_made_anew(make_smoke_config, capsys):
     config = make_smoke_config()
-    first = load_test(config)
-    (cache,) = config.cache_path.iterdir()
+    first = load_test(config).images.clone()
+    (cache,) = config.cache_path.glob("*.npy")
     cache.write_bytes(cache.read_bytes()[:-10])
-    assert torch.equal(load_test(config).images, first.images) and "is damaged" in capsys.readouterr().out
+    assert torch.equal(load_test(config).images, first) and "is damaged" in capsys.readouterr().out
+
+
+def test_a_disk_without_room_for_the_cache_costs_a_warning(make_smoke_config, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    config = make_smoke_config()
+    expected = load_test(config).images.clone()
+    for file in config.cache_path.iterdir():
+        file.unlink()
+    monkeypatch.setattr("hw1_utils.arrays.os.posix_fallocate", full)
+    assert torch.equal(load_test(config).images, expected)
+    assert "Not cached, the run goes on" in capsys.readouterr().out and not list(config.cache_path.iterdir())
+
+
+def test_unreadable_files_leave_no_gap_and_are_named_again_by_the_next_run(make_smoke_config, toy_folder, capsys):
+    whole = load_test(make_smoke_config())
+    for path in (whole.paths[0], whole.paths[17]):
+        (toy_folder / path).write_bytes(b"?")
+    good = [i for i in range(30) if i not in (0, 17)]
+    for _ in range(2):
+        test = load_test(make_smoke_config(skip_unreadable=True))
+        assert torch.equal(test.images, whole.images[good]) and test.paths == [whole.paths[i] for i in good]
+        assert torch.equal(test.labels, whole.labels[good])
+        assert "2 files: test/colour_0/00000.png (not an image)" in capsys.readouterr().out
+
+
+def test_larger_images_come_from_the_files(make_smoke_config, toy_folder):
+    config = make_smoke_config(image_size=16)
+    small = load_test(config)
+    larger = with_side(small, config, 32, sys.maxsize)
+    assert torch.equal(larger.images, load_test(make_smoke_config()).images) and larger.paths == small.paths
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 1])
+def test_streamed_batches_are_the_same_batches(shuffle_seed):
+    inputs, labels = torch.arange(103), torch.arange(103) * 2
+    one, other = (list(batches(inputs, labels, 10, shuffle_seed=shuffle_seed, streamed=s)) for s in (False, True))
+    assert all(torch.equal(a, b) for pair in zip(one, other, strict=True) for a, b in zip(*pair, strict=True))
+    given_up = batches(inputs, labels, 10, streamed=True)
+    next(given_up)
+    given_up.close()  # as a loop does that stops early: its reading thread ends with it
+    assert threading.active_count() == 1
+
+
+def test_only_what_finds_no_room_is_streamed(make_smoke_config):
+    test, cpu = load_test(make_smoke_config()), torch.device("cpu")
+    assert not test.to(cpu, test.images.nbytes).streamed and test.to(cpu, test.images.nbytes - 1).streamed
 
 
 def test_batches_hold_every_row_once_in_an_order_set_by_the_seed():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hw1_utils import images as module
-from hw1_utils.images import decode, describe_sizes, read_image
+from hw1_utils.images import decode, measure_sizes, read_image
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -111,13 +111,13 @@ def test_sizes_are_described_with_a_hint(tmp_path):
         save(tmp_path / f"{i}.png", Image.new("L", size)) for i, size in enumerate([(40, 30), (200, 100), (90, 300)])
     ]
     (tmp_path / "bad.png").write_bytes(b"?")
-    said = describe_sizes([*paths, str(tmp_path / "bad.png")], 32)
-    assert said == (
+    sizes = measure_sizes([*paths, str(tmp_path / "bad.png")])
+    assert sizes.shorter_side == 90
+    assert sizes.describe(32) == (
         "images of 40×30 to 200×300 pixels, the shorter side 90 in the middle; the CNN sees 32×32: image_size=64 would "
         "show it more, and take longer"
     )
-    assert describe_sizes(paths, 64).endswith("the CNN sees 64×64")
-    assert describe_sizes([str(tmp_path / "bad.png")], 32) == "no image can be opened"
+    assert sizes.describe(64).endswith("the CNN sees 64×64")
 
 
 def test_decode_keeps_the_order_and_says_what_is_wrong_with_the_rest(tmp_path, monkeypatch):

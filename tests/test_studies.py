@@ -65,7 +65,7 @@ def test_another_input_size_is_a_copy(trained):
 
 
 def test_input_sizes_cost_what_their_patches_cost(trained, monkeypatch):
-    monkeypatch.setattr(studies, "INPUT_SIZES", (96, 160))
+    monkeypatch.setattr(studies, "INPUT_SHARES", (0.6, 1))
     table = studies.input_sizes(trained[1])
     assert table["input_size"].tolist() == [96, 160] and table["train_images"].tolist() == [30, 30]
     assert table["macs"][1] / table["macs"][0] > (160 / 96) ** 2 * 0.95
@@ -73,6 +73,14 @@ def test_input_sizes_cost_what_their_patches_cost(trained, monkeypatch):
     folder = trained[1].task.setup.config.results_path
     pd.testing.assert_frame_equal(pd.read_csv(folder / "input_size.csv"), table, rtol=1e-4, check_dtype=False)
     assert is_picture(folder / "input_size.png")
+
+
+def test_input_sides_are_whole_patches_or_the_encoders_own_alone(trained, monkeypatch, capsys):
+    encoder = trained[1].task.encoder
+    assert studies.input_sides(encoder) == [64, 80, 112, 160]
+    monkeypatch.setattr(encoder.backbone, "set_input_size", None, raising=False)
+    assert studies.input_sides(encoder) == [160]
+    assert "takes no other input than its own 160 pixels" in capsys.readouterr().out
 
 
 def test_the_learning_curve_ends_with_the_trainings_themselves(trained, monkeypatch):
