@@ -1,10 +1,20 @@
-"""`python -m hw1_utils run|data|stamp|readme`: the notebook headless, the data alone, two chores of the repository."""
+"""Should you train a small CNN from scratch, or put a linear head on a frozen, pretrained ViT? On your images:
+
+python -m hw1_utils run                           CIFAR-10, the whole story: trains, compares, writes a report
+python -m hw1_utils run --data photos             your own: photos/<class>/*, or photos/train/… and photos/test/…
+python -m hw1_utils run --encoder A --encoder B   other timm encoders, side by side
+python -m hw1_utils run --cnn-epochs 5            any field of Config (hw1_utils/config.py) is an option
+python -m hw1_utils predict models/vit.safetensors new.jpg folder/    class and probability
+python -m hw1_utils export models/cnn.safetensors                     the same model as ONNX
+python -m hw1_utils report                        comparison and HTML report again, from what is on disk
+"""
 
 import argparse
 import json
 import os
 import sys
 import typing
+from pathlib import Path
 
 from .config import PATHS, ROOT, Config, make_config
 from .files import Hw1Error
@@ -12,31 +22,50 @@ from .files import Hw1Error
 
 def run(args: argparse.Namespace) -> None:
     """Execute the notebook and say what came out and where it is."""
-    import pandas as pd
-
     from .notebook import NOTEBOOK, execute
 
     config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
     os.environ["HW1_PROFILE"] = config.profile
     os.environ["HW1_OVERRIDES"] = json.dumps(args.settings)
     # Only a run that writes the repository's own results/ is what its notebook shows.
-    own = config.output_path.resolve() == ROOT
-    outputs = ROOT / "outputs" / config.profile if own else config.output_path
-    executed = NOTEBOOK if own else outputs / "hw1.ipynb"
-    execute(executed, outputs / "report.html", echo=lambda text: print(text, flush=True))
-    table = pd.read_csv(config.results_path / "model_metrics_comparison.csv")
-    columns = ["model", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_macro_f1"]
+    executed = NOTEBOOK if _is_own(config) else config.output_path / "hw1.ipynb"
+    execute(executed, echo=lambda text: print(text, flush=True))
+    report(args)
+    print(f"{'executed notebook:':<28} {os.path.relpath(executed)}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the HTML report of a finished run and say what came out and where it is."""
+    import pandas as pd
+
+    from .page import write_page
+
+    config = make_config(args.profile, **args.settings)
+    folder = ROOT / "outputs" / config.profile if _is_own(config) else config.output_path
+    page = write_page(config.results_path, folder / "report.html")
+    quality = pd.read_csv(config.results_path / "model_metrics_comparison.csv")
     costs = pd.read_csv(config.results_path / "model_profile_comparison.csv")
-    table = table[columns].join(costs[["total_training_seconds", "inference_images_per_second"]])
-    print(f"\n{table.to_string(index=False, float_format=lambda value: f'{value:.4g}')}\n")
+    leading = quality["leading"][0] if "leading" in quality else "accuracy"
+    columns = ["model", *(f"test_{leading}{end}" for end in ("", "_low", "_high")), "test_macro_f1"]
+    table = quality[columns].join(costs[["total_training_seconds", "inference_images_per_second"]])
     places = {
-        "executed notebook": executed,
-        "HTML report": outputs / "report.html",
+        "HTML report": page,
         "tables and figures": config.results_path,
+        "models, to predict with": config.models_path,
         "TensorBoard logs and traces": config.runs_path,
     }
+    if args.json:
+        shown = {"leading": leading, "models": table.to_dict("records")}
+        print(json.dumps(shown | {"places": {what: str(where) for what, where in places.items()}}, indent=2))
+        return
+    print(f"\n{table.to_string(index=False, float_format=lambda value: f'{value:.4g}')}\n")
     for what, where in places.items():
         print(f"{what + ':':<28} {os.path.relpath(where)}")
+
+
+def _is_own(config: Config) -> bool:
+    """Whether a run writes the repository's own runs/ and results/."""
+    return config.output_path.resolve() == ROOT
 
 
 def data(args: argparse.Namespace) -> None:
@@ -44,6 +73,41 @@ def data(args: argparse.Namespace) -> None:
     from .experiment import prepare
 
     prepare(make_config(args.profile, **args.settings))
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Classify images; files that cannot be read are named at the end, with exit code 1."""
+    from .runtime import find_device
+    from .saved import find_images, load_model
+    from .saved import predict as classify
+
+    model = load_model(Path(args.model), find_device())
+    table = classify(model, find_images(args.images))
+    read = table[table["error"].isna()]
+    if args.json:
+        rows = [{key: value for key, value in row.items() if value == value} for row in table.to_dict("records")]
+        print(json.dumps({"model": model.title, "classes": model.classes, "images": rows}, indent=2))
+    else:
+        print(read[["path", "prediction", "probability"]].to_string(index=False, float_format=lambda p: f"{p:.3f}"))
+    unread = table[table["error"].notna()]
+    if len(unread):
+        named = ", ".join(f"{path} ({why})" for path, why in zip(unread["path"], unread["error"], strict=True))
+        raise Hw1Error(f"{len(unread)} of {len(table)} files cannot be read as images: {named}.")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write a saved model as ONNX and say how far ONNX Runtime and PyTorch agree."""
+    import torch
+
+    from .export import export_onnx
+    from .saved import load_model
+
+    source = Path(args.model)
+    done = export_onnx(load_model(source, torch.device("cpu")), Path(args.output or source.with_suffix(".onnx")))
+    print(
+        f"{done.path}: ONNX Runtime and PyTorch agree on {done.same} of {done.images} test pictures, "
+        f"probabilities within {done.difference:.1g}"
+    )
 
 
 def stamp(args: argparse.Namespace) -> None:
@@ -64,7 +128,8 @@ def readme(args: argparse.Namespace) -> None:
 def read_settings(words: list[str]) -> dict:
     """`--cnn-epochs 5 --fresh --data photos` as fields of Config: {"cnn_epochs": 5, "fresh": True, "data_dir": …}.
 
-    A name without a value is True; `none` is None; relative paths start where the command was given.
+    A name without a value is True; `none` is None; relative paths start where the command was given; an encoder may be
+    named several times.
 
     Raises:
         ValueError: a word that belongs to no name.
@@ -78,6 +143,8 @@ def read_settings(words: list[str]) -> dict:
         value = words.pop(0) if words and not words[0].startswith("--") else "true"
         if name in PATHS and value not in ("random", "none"):
             value = os.path.abspath(os.path.expanduser(value))
+        if name == "encoder" and name in settings:
+            value = f"{settings[name]},{value}"
         settings[name] = _value(value, typing.get_args(hints.get(name)) or (hints.get(name),))
     return settings
 
@@ -95,26 +162,38 @@ def _value(text: str, kinds: tuple) -> object:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
     parser = argparse.ArgumentParser(
-        prog="python -m hw1_utils",
-        description=__doc__,
-        epilog="run and data take every field of Config (hw1_utils/config.py) as an option: --cnn-epochs 5",
+        prog="python -m hw1_utils", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    for command, text in ((run, "execute hw1.ipynb headless"), (data, "build or check the data")):
+
+    def add(command: typing.Callable, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(command.__name__, help=text)
+        sub.set_defaults(command=command, json=False)
+        return sub
+
+    with_settings = {run: "execute hw1.ipynb headless", data: "build or check the data"}
+    with_settings[report] = "comparison and HTML report of a finished run"
+    for command, text in with_settings.items():
+        sub = add(command, text)
         sub.add_argument("--profile", default="auto", help="auto, full, quick or smoke (default: HW1_PROFILE or auto)")
-        sub.set_defaults(command=command)
-    sub = commands.add_parser("stamp", help="write the repository's address into the Colab badge and the setup cell")
-    sub.add_argument("--repo", required=True, help="https://github.com/OWNER/NAME")
-    sub.set_defaults(command=stamp)
-    sub = commands.add_parser("readme", help="write the READMEs' results tables from results/")
-    sub.set_defaults(command=readme)
+    sub.add_argument("--json", action="store_true", help="for programs")
+    sub = add(predict, "classify images with a model of a finished run")
+    sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
+    sub.add_argument("images", nargs="+", help="files, or folders of any depth")
+    sub.add_argument("--json", action="store_true", help="for programs: with the probability of each class")
+    sub = add(export, "write a model as ONNX")
+    sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
+    sub.add_argument("--output", help="default: beside the model")
+    add(stamp, "write the repository's address into the Colab badge and the setup cell").add_argument(
+        "--repo", required=True, help="https://github.com/OWNER/NAME"
+    )
+    add(readme, "write the READMEs' results tables from results/")
     args, rest = parser.parse_known_args(argv)
     try:
         args.settings = read_settings(rest)
     except ValueError as error:
         parser.error(str(error))
-    if args.settings and args.command not in (run, data):
+    if args.settings and args.command not in with_settings:
         parser.error(f"{args.command.__name__} takes no settings")
     try:
         args.command(args)

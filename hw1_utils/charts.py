@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from .figures import colour, wrapped
+from .figures import colours, wrapped
 
 PARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
@@ -18,10 +18,10 @@ def calibration(curves: dict[str, tuple[pd.DataFrame, pd.DataFrame]], names: lis
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axis in axes.flat[len(curves) :]:
         axis.axis("off")
-    for axis, (title, tables), name in zip(axes.flat, curves.items(), names, strict=False):
+    for axis, (title, tables), shade in zip(axes.flat, curves.items(), colours(names), strict=False):
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         for table, style, label in zip(tables, ("--o", "-o"), ("as it is", "rescaled"), strict=True):
-            axis.plot(table["confidence"], table["accuracy"], style, color=colour(name), markersize=3, label=label)
+            axis.plot(table["confidence"], table["accuracy"], style, color=shade, markersize=3, label=label)
         axis.set_title(wrapped([title])[0], fontsize=9)
         axis.legend(frameon=False, loc="upper left")
         axis.grid(alpha=0.25)
@@ -64,9 +64,9 @@ def comparison(histories: dict[str, pd.DataFrame], names: list[str], before: lis
     """
     figure = Figure(figsize=(12, 4.6))
     (epochs, seconds) = figure.subplots(1, 2, sharey=True)
-    for (title, history), name, spent in zip(histories.items(), names, before, strict=True):
-        epochs.plot(history["epoch"], history["val_accuracy"], color=colour(name), label=title)
-        seconds.plot(spent + history["elapsed_seconds"], history["val_accuracy"], color=colour(name), marker=".")
+    for (title, history), shade, spent in zip(histories.items(), colours(names), before, strict=True):
+        epochs.plot(history["epoch"], history["val_accuracy"], color=shade, label=title)
+        seconds.plot(spent + history["elapsed_seconds"], history["val_accuracy"], color=shade, marker=".")
     epochs.set_xlabel("epoch")
     epochs.set_ylabel("validation accuracy")
     seconds.set_xlabel("seconds of training, feature extraction and teacher included (log scale)")
@@ -79,24 +79,25 @@ def comparison(histories: dict[str, pd.DataFrame], names: list[str], before: lis
 
 
 def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str]) -> Figure:
-    """Test accuracy with its 95 % interval, and three costs on log scales, one row a model.
+    """The leading measure on test with its 95 % interval, and three costs on log scales, one row a model.
 
     Points, not bars: a bar's length means nothing on an axis without a zero.
     """
     figure = Figure(figsize=(14, 0.65 * len(names) + 1.6))
     axes = figure.subplots(1, 4, sharey=True)
-    accuracy = metrics["test_accuracy"]
-    errors = [accuracy - metrics["test_accuracy_low"], metrics["test_accuracy_high"] - accuracy]
+    leading = metrics["leading"][0]
+    accuracy = metrics[f"test_{leading}"]
+    errors = [accuracy - metrics[f"test_{leading}_low"], metrics[f"test_{leading}_high"] - accuracy]
     columns = {
-        "test accuracy\n(95 % interval)": (accuracy, errors, "{:.1%}"),
+        f"{leading.replace('_', ' ')} on test\n(95 % interval)": (accuracy, errors, "{:.1%}"),
         "multiply-adds per image,\nmillions": (costs["macs"] / 1e6, None, "{:,.1f}"),
         "inference,\nimages/s": (costs["inference_images_per_second"], None, "{:,.0f}"),
         "seconds to train, features\nand teacher included": (costs["total_training_seconds"], None, "{:,.0f}"),
     }
     for axis, (label, (values, spread, text)) in zip(axes, columns.items(), strict=True):
-        for row, name in enumerate(names):
+        for row, shade in enumerate(colours(names)):
             bars = None if spread is None else [[side[row]] for side in spread]
-            axis.errorbar(values[row], row, xerr=bars, fmt="o", color=colour(name), capsize=3)
+            axis.errorbar(values[row], row, xerr=bars, fmt="o", color=shade, capsize=3)
             axis.annotate(
                 text.format(values[row]),
                 (values[row], row),
@@ -127,38 +128,44 @@ def _log_axis(axis: Axes, values: pd.Series) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def input_sizes(table: pd.DataFrame, name: str) -> Figure:
+def input_sizes(table: pd.DataFrame) -> Figure:
     """Validation accuracy with its interval against multiply-adds and against speed, one point an input size."""
-    figure = Figure(figsize=(10, 3.8))
+    figure = Figure(figsize=(10, 3.8 + 0.25 * table["model"].nunique()))
     axes = figure.subplots(1, 2, sharey=True)
-    accuracy = table["val_accuracy"]
-    errors = [accuracy - table["val_accuracy_low"], table["val_accuracy_high"] - accuracy]
+    table = table.assign(millions=table["macs"] / 1e6)
     costs = {
-        "multiply-adds per image, millions": table["macs"] / 1e6,
-        "extraction, images/s": table["extraction_images_per_second"],
+        "multiply-adds per image, millions": "millions",
+        "extraction, images/s": "extraction_images_per_second",
     }
-    for axis, (label, values) in zip(axes, costs.items(), strict=True):
-        axis.errorbar(values, accuracy, errors, fmt="-o", color=colour(name), capsize=3)
-        for x, y, side in zip(values, accuracy, table["input_size"], strict=True):
-            axis.annotate(f"{side} px", (x, y), (0, 12), textcoords="offset points", ha="center", fontsize=9)
-        _log_axis(axis, values)
+    for axis, (label, column) in zip(axes, costs.items(), strict=True):
+        for (title, rows), shade in zip(table.groupby("model", sort=False), _shades(table), strict=True):
+            accuracy = rows["val_accuracy"]
+            errors = [accuracy - rows["val_accuracy_low"], rows["val_accuracy_high"] - accuracy]
+            axis.errorbar(rows[column], accuracy, errors, fmt="-o", color=shade, capsize=3, label=title)
+            for x, y, side in zip(rows[column], accuracy, rows["input_size"], strict=True):
+                axis.annotate(f"{side} px", (x, y), (0, 12), textcoords="offset points", ha="center", fontsize=9)
+        _log_axis(axis, table[column])
         axis.margins(y=0.18)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("validation accuracy (95 % interval)")
-    figure.suptitle(table["model"][0])
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 * table["model"].nunique() / figure.get_figheight()))
     return figure
+
+
+def _shades(table: pd.DataFrame) -> list[str]:
+    """Colours of the models of a table with columns model and name."""
+    return colours(table.groupby("model", sort=False)["name"].first().tolist())
 
 
 def learning_curve(table: pd.DataFrame) -> Figure:
     """Validation accuracy with its interval against the number of training images, one line a model."""
     figure = Figure(figsize=(8, 4.4))
     axis = figure.subplots()
-    for title, rows in table.groupby("model", sort=False):
+    for (title, rows), shade in zip(table.groupby("model", sort=False), _shades(table), strict=True):
         accuracy = rows["val_accuracy"]
         errors = [accuracy - rows["val_accuracy_low"], rows["val_accuracy_high"] - accuracy]
-        shade = colour(rows["name"].iloc[0])
         axis.errorbar(rows["train_images"], accuracy, errors, fmt="-o", color=shade, capsize=3, label=title)
     _log_axis(axis, table["train_images"])
     axis.set_xlabel("training images (log scale)")
@@ -169,17 +176,25 @@ def learning_curve(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def penalty(table: pd.DataFrame, chosen: float, own_accuracy: float, own_loss: float, name: str) -> Figure:
-    """The sweep over the penalty's strength; the loop's own head as a dotted line."""
-    figure = Figure(figsize=(10, 3.6))
-    for axis, value, own in zip(figure.subplots(1, 2), ("accuracy", "loss"), (own_accuracy, own_loss), strict=True):
-        axis.plot(table["strength"], table[f"val_{value}"], "-o", color=colour(name), label="logistic regression")
-        axis.axhline(own, color="0.3", linestyle=":", label="head trained by the loop")
-        axis.axvline(chosen, color="0.7", linewidth=1, label="chosen")
+def penalty(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
+    """The sweep over the penalty's strength, the chosen one ringed; the loop's own heads as dotted lines.
+
+    Args:
+        table: model, name, strength, val_accuracy, val_loss, and chosen (bool); see `studies.sweep_penalty`.
+        own: index model; accuracy and loss on validation of the head that the loop has trained.
+    """
+    figure = Figure(figsize=(10, 3.6 + 0.25 * len(own)))
+    axes = figure.subplots(1, 2)
+    for axis, value in zip(axes, ("accuracy", "loss"), strict=True):
+        for (title, rows), shade in zip(table.groupby("model", sort=False), _shades(table), strict=True):
+            axis.plot(rows["strength"], rows[f"val_{value}"], "-o", color=shade, label=f"{title}, logistic regression")
+            best = rows[rows["chosen"]]
+            axis.plot(best["strength"], best[f"val_{value}"], "o", color="none", mec="0.3", ms=13)
+            axis.axhline(own.loc[title, value], color=shade, linestyle=":", label=f"{title}, trained by the loop")
         axis.set_xscale("log")
-        axis.set_xlabel("C, the inverse of the penalty (log scale)")
+        axis.set_xlabel("C, the inverse of the penalty (log scale); ringed: chosen")
         axis.set_ylabel(f"validation {value}")
-        axis.legend(frameon=False, fontsize=8)
         axis.grid(alpha=0.25)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.36 * len(own) / figure.get_figheight()))
     return figure

@@ -10,11 +10,12 @@ from .judging import Result
 
 
 def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFrame, corrections: str) -> str:
-    """Write conclusion.md: the comparison, what the studies say, the errata. Returns the text."""
+    """Write conclusion.md: the comparison, what the studies say, the errata if there are any. Returns the text."""
     text = (
         f"{comparison}\n**How many images before your own CNN pays?** (validation) {how_many_images(curve)}\n\n"
-        f"**Other seeds.** (test) {seeds_in_words(seeds)}\n\n## Errata of the assignment\n\n{corrections}"
+        f"**Other seeds.** (test) {seeds_in_words(seeds)}\n"
     )
+    text += f"\n## Errata of the assignment\n\n{corrections}" if corrections else ""
     with atomic(folder / "conclusion.md") as partial:
         partial.write_text(text, encoding="utf-8")
     return text
@@ -23,19 +24,24 @@ def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFram
 def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:
     """The assignment's discussion as Markdown: convergence, generalisation, performance, bottlenecks, conclusion.
 
-    Compares the first CNN (the headline) with the first probe (the plain one).
+    Compares the first CNN (the headline) with the plain probe, of several encoders the best on validation. On balanced
+    data by accuracy, else by balanced accuracy (see `metrics.leading`).
     """
-    pair = [next(i for i, r in enumerate(results) if r.task.kind == kind) for kind in ("cnn", "probe")]
+    plain = [i for i, result in enumerate(results) if result.task.variant == "cls"]
+    best = max(plain, key=lambda i: quality["val_accuracy"][i])
+    pair = [next(i for i, result in enumerate(results) if result.task.kind == "cnn"), best]
     cnn, probe = (quality.iloc[i] for i in pair)
     cnn_cost, probe_cost = (costs.iloc[i] for i in pair)
     correct = [results[i].correct for i in pair]
     only_cnn, only_probe, p = metrics.mcnemar(*correct)
-    gap, low, high = metrics.paired_difference(*correct)
+    balanced = cnn["leading"] == "balanced_accuracy"
+    gap, low, high = metrics.paired_difference(*correct, results[0].test.labels.numpy() if balanced else None)
     total = int(cnn["test_images"])
-    significant = p < 0.05
+    significant = low > 0 or high < 0 if balanced else p < 0.05
     better, other = (probe, cnn) if gap >= 0 else (cnn, probe)
     low, high = (low, high) if gap >= 0 else (-high, -low)  # of the better one minus the other
-    points = f"{abs(gap) * 100:.1f} points (95 % interval {low * 100:.1f} to {high * 100:.1f})"
+    interval = f"(95 % interval {low * 100:.1f} to {high * 100:.1f})"
+    points = f"{abs(gap) * 100:.1f} points{' of balanced accuracy' if balanced else ''} {interval}"
     verdict = (
         f"**{better['model']}** is better than {other['model']} by {points}"
         if significant
@@ -50,6 +56,8 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
     lines = [
         f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {total:,} test images; "
         f"seed {cnn['seed']}; {cnn['device']}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
+        *(["", _imbalance(results[0])] if balanced else []),
+        *(["", f"Of {len(plain)} encoders, {probe['encoder']} is the best on validation."] if plain[1:] else []),
         "",
         "**Convergence.** " + " ".join(_convergence(row) for row in (cnn, probe)),
         "",
@@ -75,6 +83,15 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
     return "\n".join(lines) + "\n"
 
 
+def _imbalance(result: Result) -> str:
+    counts = result.task.setup.train.counts()
+    few, many = (choose(counts, key=counts.__getitem__) for choose in (min, max))
+    return (
+        f"The classes have between {counts[few]:,} ({few}) and {counts[many]:,} ({many}) training images, so balanced "
+        "accuracy, the mean of the classes' own accuracies, comes first."
+    )
+
+
 def _convergence(row: pd.Series) -> str:
     included = " (feature extraction included)" if row["encoder"] else ""
     return (
@@ -95,7 +112,8 @@ def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
     taught = quality[quality["recipe"] == "taught"]
     if taught.empty:
         return ""
-    gain = (taught.iloc[0]["test_accuracy"] - cnn["test_accuracy"]) * 100
+    measure = f"test_{cnn['leading']}"
+    gain = (taught.iloc[0][measure] - cnn[measure]) * 100
     said = f"{abs(gain):.1f} points {'above' if gain >= 0 else 'below'}"
     return (
         f" The CNN that the probe has taught, at the same price per prediction as any CNN here: "
@@ -104,9 +122,10 @@ def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
 
 
 def _with_interval(row: pd.Series) -> str:
-    interval = f"95 % interval {row['test_accuracy_low']:.1%} to {row['test_accuracy_high']:.1%}"
+    value, low, high = (row[f"test_{row['leading']}{end}"] for end in ("", "_low", "_high"))
     f1 = f"{row['test_macro_f1']:.3f} ({row['test_macro_f1_low']:.3f} to {row['test_macro_f1_high']:.3f})"
-    return f"{row['test_accuracy']:.1%} ({interval}), macro F1 {f1}"
+    plain = f" (accuracy {row['test_accuracy']:.1%})" if row["leading"] != "accuracy" else ""
+    return f"{value:.1%} (95 % interval {low:.1%} to {high:.1%}){plain}, macro F1 {f1}"
 
 
 def _times(ratio: float) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from .files import Hw1Error
@@ -65,8 +65,8 @@ class Config:
     cnn_batch_size: int = 256
     class_weights: bool = False  # True: the loss counts rare classes as much as frequent ones (CNN and probe)
 
-    encoder: str = "vit_tiny_patch16_224"  # any timm model with pooled features
-    weights: str | None = None  # local file for the encoder; "random": none; None: model hub, then the stand-in
+    encoder: str = "vit_tiny_patch16_224"  # any timm model with pooled features; several with commas between
+    weights: str | None = None  # file, or folder of <encoder>.safetensors; "random": none; None: hub, then stand-in
     extract_batch_size: int = 64  # images per pass through the frozen encoder
     probe_epochs: int = 30
     probe_batch_size: int = 64
@@ -103,6 +103,21 @@ class Config:
             value = getattr(self, name)
             if value is not None and not _is_path(value):
                 raise Hw1Error(f"Config.{name} must be the path of a file or folder, not {value!r}.")
+
+    @property
+    def encoders(self) -> list[str]:
+        """Names of timm models, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.encoder.split(",")))
+
+    def for_encoder(self, name: str) -> "Config":
+        """The same settings with one of the encoders alone and, of the weights, those that are meant for it."""
+        weights, path = self.weights, ROOT / Path(self.weights or "random").expanduser()
+        if path.is_dir():
+            files = [path / f"{name}{suffix}" for suffix in (".safetensors", ".pth")]
+            weights = next((str(file) for file in files if file.is_file()), None)
+        elif len(self.encoders) > 1 and weights != "random" and path.name.split(".")[0] != name.split(".")[0]:
+            weights = None
+        return replace(self, encoder=name, weights=weights)
 
     @property
     def data_path(self) -> Path:
@@ -243,7 +258,7 @@ def _encoder_named_by_weights(settings: dict) -> dict:
     if not timm.is_model(named):
         return settings
     encoder = settings.setdefault("encoder", named)
-    if encoder.split(".")[0] != named:
+    if named not in [name.strip().split(".")[0] for name in encoder.split(",")]:
         raise Hw1Error(
             f"The weights file {Path(weights).name} is named after {named}, but the encoder asked for is "
             f"{encoder}: set both to the same model, or rename the file if its name is wrong."

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from . import cifar10
+from . import cifar10, metrics
 from .backup import Backup
 from .checkpoint import Checkpoint
 from .config import PROFILES, Config
@@ -34,9 +34,10 @@ from .runtime import (
     make_deterministic,
     room_for_arrays,
 )
-from .tasks import CNNTask, ProbeTask, Setup, Task  # noqa: F401 (ProbeTask belongs to the story)
+from .tasks import CNNTask, ProbeTask, Setup, Task, probe_tasks  # noqa: F401 (the probes belong to the story)
 from .tracking import Tracker
 from .training import Evaluation, evaluate, fit, judged, overfit_check
+from .weights import check_names
 
 SANITY_BATCHES, SANITY_BATCH_SIZE = 3, 32
 
@@ -49,8 +50,9 @@ def prepare(config: Config) -> Setup:
     Raises:
         Hw1Error: the data cannot be had or is not usable, or another process is at work in `config.output_dir`.
     """
+    check_names(config.encoders)
     taken = lock(config.output_path)
-    for folder in (config.runs_path, config.results_path, config.cache_path):
+    for folder in (config.runs_path, config.results_path, config.models_path, config.cache_path):
         clear_partials(folder.rglob(".*.partial*"))
     make_deterministic()
     keep_freed_memory()
@@ -73,6 +75,10 @@ def prepare(config: Config) -> Setup:
         cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
     else:
         print(sizes.describe(config.image_size))
+    if metrics.leading(train.counts().values()) == "balanced_accuracy":
+        few, many = min(train.counts().values()), max(train.counts().values())
+        hint = "" if config.class_weights else "; with class_weights=True rare classes count as much in the loss"
+        print(f"{few:,} to {many:,} training images a class: balanced accuracy and macro F1 come first{hint}")
     stamp = environment(device, precision)
     print(
         f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
@@ -238,7 +244,7 @@ def checkpoint_of(task: Task, name: str) -> Checkpoint:
 def settings_of(task: Task) -> dict:
     """All that weights, logs and costs depend on: the task's own settings, the pixels and labels, the machine."""
     setup = task.setup
-    data = {split.name: task.seen(split).sha256[:16] for split in (setup.train, setup.val)}
+    data = {f"{split.name} data": task.seen(split).sha256[:16] for split in (setup.train, setup.val)}
     return {
         **task.settings(),
         "device": setup.environment["device"],

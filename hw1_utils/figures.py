@@ -14,12 +14,22 @@ from .files import atomic
 
 # A model keeps its colour in every figure; whatever is not a CNN is a probe.
 MODEL_COLOURS = {"cnn": "#0072B2", "cnn_assignment": "#56B4E9", "cnn_short": "#000000", "cnn_taught": "#009E73"}
-PROBE_COLOUR, LAYERS_COLOUR = "#D55E00", "#E69F00"
+# Of the first encoder's two probes, the second's, and so on: cls, layers.
+PROBE_COLOURS = [("#D55E00", "#E69F00"), ("#882255", "#CC79A7"), ("#332288", "#88CCEE"), ("#666633", "#BBBB66")]
+MOST_INCHES = 20.0  # of a side of a confusion matrix
 
 
-def colour(name: str) -> str:
-    """Colour of the experiment with this folder name."""
-    return MODEL_COLOURS.get(name, LAYERS_COLOUR if name.endswith("_layers") else PROBE_COLOUR)
+def colour(name: str, rank: int = 0) -> str:
+    """Colour of the experiment with this folder name; `rank`: of its encoder among the run's."""
+    pair = PROBE_COLOURS[rank % len(PROBE_COLOURS)]
+    return MODEL_COLOURS.get(name, pair[name.endswith("_layers")])
+
+
+def colours(names: list[str]) -> list[str]:
+    """Colours of all experiments of a run, from their folder names in the order of its tables."""
+    encoders = list(dict.fromkeys(name.removesuffix("_layers") for name in names if name not in MODEL_COLOURS))
+    ranks = {name: encoders.index(name.removesuffix("_layers")) for name in names if name not in MODEL_COLOURS}
+    return [colour(name, ranks.get(name, 0)) for name in names]
 
 
 def wrapped(titles: list[str]) -> list[str]:
@@ -57,13 +67,13 @@ def image_grid(images: Tensor, captions: list[str], title: str, columns: int = 1
     return figure
 
 
-def learning_curves(history: pd.DataFrame, title: str, name: str) -> Figure:
+def learning_curves(history: pd.DataFrame, title: str, shade: str) -> Figure:
     """Loss and accuracy against epochs: training dashed, validation solid; and the learning rate."""
     figure = Figure(figsize=(13, 3.6))
     axes = figure.subplots(1, 3)
     for axis, value in zip(axes, ("loss", "accuracy"), strict=False):
-        axis.plot(history["epoch"], history[f"train_{value}"], "--", color=colour(name), label="train (running)")
-        axis.plot(history["epoch"], history[f"val_{value}"], "-", color=colour(name), label="val")
+        axis.plot(history["epoch"], history[f"train_{value}"], "--", color=shade, label="train (running)")
+        axis.plot(history["epoch"], history[f"val_{value}"], "-", color=shade, label="val")
         axis.set_ylabel(value)
         axis.legend(frameon=False)
     axes[2].plot(history["epoch"], history["lr"], color="0.3")
@@ -80,13 +90,17 @@ def learning_curves(history: pd.DataFrame, title: str, name: str) -> Figure:
 def confusion_figure(matrix: np.ndarray, classes: list[str], title: str, *, normalised: bool) -> Figure:
     """Confusion matrix; normalised: each row divided by its number of images."""
     values = matrix / np.maximum(matrix.sum(1, keepdims=True), 1) if normalised else matrix
-    side = max(4.5, 0.62 * len(classes))
+    side = min(max(4.5, 0.62 * len(classes)), MOST_INCHES)
     figure = Figure(figsize=(side + 1, side))
     axis = figure.subplots()
     picture = axis.imshow(values, cmap="Blues", vmin=0, vmax=1 if normalised else None)
     ticks, labels = range(len(classes)), class_labels(classes)
-    axis.set_xticks(ticks, labels, rotation=45, ha="right")
-    axis.set_yticks(ticks, labels)
+    size = min(10.0, 0.8 * 72 * side / len(classes))  # points, of which an inch has 72
+    if size >= 2:  # else nobody could read them: many classes are in confused_pairs.csv
+        axis.set_xticks(
+            ticks, labels, rotation=45 if size > 5 else 90, ha="right" if size > 5 else "center", fontsize=size
+        )
+        axis.set_yticks(ticks, labels, fontsize=size)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     if len(classes) <= 25:

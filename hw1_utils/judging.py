@@ -1,6 +1,7 @@
 """Trained models on test: each is judged once, after all training."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,11 @@ class Result:
     @property
     def correct(self) -> np.ndarray:
         return self.predictions == self.test.labels.numpy()
+
+    @cached_property
+    def quality(self) -> dict[str, float]:
+        """See `metrics.summary`."""
+        return metrics.summary(self.test.labels.numpy(), self.test.probabilities.numpy())
 
     def per_class(self) -> pd.DataFrame:
         return metrics.per_class(self.test.labels.numpy(), self.predictions, self.classes)

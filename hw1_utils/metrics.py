@@ -1,13 +1,31 @@
 """Numbers from predictions: NumPy arrays in, plain numbers and tables out. Knows no torch model."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 RESAMPLES = 2000  # of every bootstrap
 BINS = 15  # of confidence, as in Guo et al. 2017
+IMBALANCED = 1.5  # times as many images in the largest class as in the smallest
+
+
+def leading(counts: Iterable[int]) -> str:
+    """The measure that comes first, from the training images of each class: accuracy or balanced_accuracy.
+
+    Where some classes are rare, a classifier that never names them can have a high accuracy.
+    """
+    counts = list(counts)
+    return "balanced_accuracy" if max(counts) > IMBALANCED * min(counts) else "accuracy"
 
 
 def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -18,9 +36,10 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
         probabilities: float N×K; rows sum to 1 but for rounding.
 
     Returns:
-        accuracy with its 95 % Wilson interval (accuracy_low, accuracy_high), macro_precision, macro_recall,
-        macro_f1 (every class counts the same; a class that is never predicted has precision 0) with its 95 %
-        bootstrap interval, loss (mean negative log-likelihood), calibration_error (see there).
+        accuracy with its 95 % Wilson interval (accuracy_low, accuracy_high), balanced_accuracy (the mean of the
+        classes' own accuracies) and macro_f1 (every class counts the same; one that is never predicted has precision
+        0) with their 95 % bootstrap intervals, macro_precision, macro_recall, loss (mean negative log-likelihood),
+        calibration_error (see there).
     """
     classes = range(probabilities.shape[1])
     predictions = probabilities.argmax(1)
@@ -30,11 +49,14 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(1, keepdims=True)
     low, high = wilson(int((predictions == labels).sum()), len(labels))
-    f1_low, f1_high = bootstrap_macro_f1(confusion(labels, predictions, len(classes)))
+    balanced, (f1_low, f1_high) = bootstrap_macro(confusion(labels, predictions, len(classes)))
     return {
         "accuracy": float(accuracy_score(labels, predictions)),
         "accuracy_low": low,
         "accuracy_high": high,
+        "balanced_accuracy": float(balanced_accuracy_score(labels, predictions)),
+        "balanced_accuracy_low": balanced[0],
+        "balanced_accuracy_high": balanced[1],
         "macro_precision": float(precision),
         "macro_recall": float(recall),
         "macro_f1": float(f1),
@@ -62,8 +84,8 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_macro_f1(matrix: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of macro F1, from a confusion matrix K×K.
+def bootstrap_macro(matrix: np.ndarray, seed: int = 0) -> tuple[tuple[float, float], tuple[float, float]]:
+    """95 % percentile bootstrap intervals of balanced accuracy and macro F1, from a confusion matrix K×K.
 
     Drawing N predictions with replacement is drawing the matrix's cells from a multinomial distribution
     (Efron and Tibshirani 1993): no prediction has to be touched.
@@ -75,27 +97,36 @@ def bootstrap_macro_f1(matrix: np.ndarray, seed: int = 0) -> tuple[float, float]
     for draw in rng.multinomial(total, matrix[true, predicted] / total, RESAMPLES):
         support, guesses = (np.bincount(which, draw, classes) for which in (true, predicted))
         hits = np.bincount(true[hit], draw[hit], classes)
-        scores.append((2 * hits / np.maximum(support + guesses, 1)).mean())
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)
+        recall = hits[support > 0] / support[support > 0]
+        scores.append((recall.mean(), (2 * hits / np.maximum(support + guesses, 1)).mean()))
+    lows, highs = np.quantile(scores, [0.025, 0.975], axis=0)
+    return tuple((float(low), float(high)) for low, high in zip(lows, highs, strict=True))
 
 
-def paired_difference(correct_a: np.ndarray, correct_b: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+def paired_difference(
+    correct_a: np.ndarray, correct_b: np.ndarray, labels: np.ndarray | None = None, seed: int = 0
+) -> tuple[float, float, float]:
     """Accuracy of b minus accuracy of a on the same samples, with its 95 % percentile bootstrap interval.
 
     Samples are drawn in pairs; only how many of the N each got right alone matters, so those counts are drawn.
 
     Args:
         correct_a, correct_b: bool N, whether each got the sample right.
+        labels: int N; given, the accuracies are balanced ones, and samples are drawn class by class.
 
     Returns:
         difference, low, high.
     """
-    total = len(correct_a)
-    counts = np.array([(correct_b & ~correct_a).sum(), (correct_a & ~correct_b).sum(), (correct_a == correct_b).sum()])
-    draws = np.random.default_rng(seed).multinomial(total, counts / total, RESAMPLES)
-    low, high = np.quantile((draws[:, 0] - draws[:, 1]) / total, [0.025, 0.975])
-    return float(counts[0] - counts[1]) / total, float(low), float(high)
+    rng, differences, drawn = np.random.default_rng(seed), [], []
+    groups = [np.full(len(correct_a), True)] if labels is None else [labels == label for label in np.unique(labels)]
+    for group in groups:
+        a, b = correct_a[group], correct_b[group]
+        counts = np.array([(b & ~a).sum(), (a & ~b).sum(), (a == b).sum()])
+        draws = rng.multinomial(len(a), counts / len(a), RESAMPLES)
+        differences.append((counts[0] - counts[1]) / len(a))
+        drawn.append((draws[:, 0] - draws[:, 1]) / len(a))
+    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+    return float(np.mean(differences)), float(low), float(high)
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:

@@ -56,6 +56,8 @@ class FrozenEncoder(nn.Module):
         self.interpolation: str = data["interpolation"]
         self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
         self.is_vit = isinstance(backbone, VisionTransformer)
+        self.folder = "vit" if self.is_vit else name  # of its outputs; among several encoders the first ViT's is vit/
+        self.rank = 0  # among several encoders
         # Columns of timm's own head input; what some architectures put between pooling and head belongs to them.
         self.features: int = getattr(backbone, "head_hidden_size", backbone.num_features)
         self.backbone = backbone.to(dtype).requires_grad_(False)
@@ -78,11 +80,6 @@ class FrozenEncoder(nn.Module):
     def label(self) -> str:
         """Name and hash for tables, titles and file rows."""
         return f"{self.name} [{self.weights_sha256[:12]}]"
-
-    @property
-    def folder(self) -> str:
-        """A ViT's outputs go to `vit/`, another encoder's to a folder named after it."""
-        return "vit" if self.is_vit else self.name
 
     def key(self) -> str:
         """All that the features depend on, besides the images."""
@@ -182,13 +179,27 @@ class Preprocessed(nn.Module):
         return self.probe.head(self.probe.encoder.pool(x)[:, : self.probe.head.in_features])
 
 
+def load_encoders(config: Config, device: torch.device, dtype: torch.dtype) -> list[FrozenEncoder]:
+    """All configured encoders, each once: where several have no weights here, one stand-in stands for them."""
+    encoders: list[FrozenEncoder] = []
+    for name in config.encoders:
+        encoder = load_encoder(config.for_encoder(name), device, dtype)
+        if encoder.name in [other.name for other in encoders]:
+            continue
+        if encoder.folder in [other.folder for other in encoders]:
+            encoder.folder = encoder.name
+        encoder.rank = len(encoders)
+        encoders.append(encoder)
+    return encoders
+
+
 def load_encoder(config: Config, device: torch.device, dtype: torch.dtype, *, say: Callable = print) -> FrozenEncoder:
-    """The configured encoder, frozen, with weights from the first place that has them (see `find_weights`).
+    """The first configured encoder, frozen, with weights from the first place that has them (see `find_weights`).
 
     Raises:
         Hw1Error: unknown encoder, missing or unfit weights file, or no weights to be had at all.
     """
-    weights = find_weights(config)
+    weights = find_weights(config.for_encoder(config.encoders[0]))
     if weights.warning:
         say(f"WARNING: {weights.warning}")
     backbone = weights.create().eval()

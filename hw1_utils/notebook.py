@@ -1,4 +1,4 @@
-"""Execute the notebook headless, echo its progress, and leave an executed copy and an HTML report."""
+"""Execute the notebook headless, echo its progress, and leave an executed copy; stamp it with an address."""
 
 import asyncio
 import json
@@ -12,7 +12,6 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 
 from .config import ROOT
 from .files import Hw1Error, atomic
@@ -33,8 +32,8 @@ class _EchoingClient(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
 
-def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], None] = print) -> None:
-    """Run all cells in a fresh kernel of this Python and write the executed notebook and its HTML.
+def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], None] = print) -> None:
+    """Run all cells in a fresh kernel of this Python and write the executed notebook.
 
     The kernel's settings come from the environment (HW1_PROFILE and so on). If a cell fails, the notebook up
     to that point is written beside `output` as `*.failed.ipynb`.
@@ -80,9 +79,6 @@ def execute(output: Path, html: Path, *, notebook: Path = NOTEBOOK, echo: Callab
         for pid in _tensorboards() - servers:
             os.kill(pid, signal.SIGTERM)
     _write(document, output)
-    page, _ = HTMLExporter(template_name="lab").from_notebook_node(document)
-    with atomic(html) as partial:
-        partial.write_text(page, encoding="utf-8")
 
 
 def _let_ctrl_c_through(notebook: nbformat.NotebookNode) -> None:

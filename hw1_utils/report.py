@@ -10,6 +10,7 @@ from .experiment import Training
 from .files import write_csv, write_json
 from .judging import Result, evaluate_both_ways
 from .runtime import peak_rss_mb
+from .saved import save_model
 from .tasks import Setup
 
 MILESTONES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)  # validation accuracies
@@ -18,7 +19,8 @@ MILESTONES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)  # validation accuracies
 def draw_curves(training: Training) -> Path:
     """Write the learning curves of one model; the PNG's path."""
     task = training.task
-    return figures.save(figures.learning_curves(training.history, task.title, task.name), task.results / "curves.png")
+    shade = figures.colour(task.name, task.rank)
+    return figures.save(figures.learning_curves(training.history, task.title, shade), task.results / "curves.png")
 
 
 def stamp(setup: Setup) -> dict:
@@ -67,11 +69,12 @@ def metrics_row(result: Result) -> dict:
     history = training.history
     epoch = metrics.converged_at(history["val_accuracy"].tolist())
     train_seconds = float(history["elapsed_seconds"].iloc[epoch - 1])
-    quality = metrics.summary(result.test.labels.numpy(), result.test.probabilities.numpy())
+    quality = result.quality
     train, val = training.evaluations["train"], training.evaluations["val"]
     return {
         "model": task.title,
         **task.details,
+        "leading": metrics.leading(setup.train.counts().values()),
         **{f"test_{name}": value for name, value in quality.items()},
         "val_accuracy": val.accuracy,
         "val_loss": val.loss,
@@ -137,6 +140,11 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     write_json(folder / "config.json", setup.config.shown())
     write_json(folder / "environment.json", {**setup.environment, "peak_rss_mb": peak_rss_mb()})
     return quality, costs
+
+
+def save_models(results: list[Result]) -> list[Path]:
+    """Write each model to a file of its own, to be used without data and settings; see `saved.save_model`."""
+    return [save_model(r.training, {"test_images": len(r.test.labels)} | r.quality) for r in results]
 
 
 def write_flips(results: list[Result], test: Split) -> pd.DataFrame:

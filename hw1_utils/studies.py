@@ -5,7 +5,7 @@ Input size and number of images are answered on validation data; the test set is
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from .training import Evaluation, evaluate, fit, judged
 INPUT_SHARES = (3 / 7, 1 / 2, 5 / 7, 1)  # of the encoder's own input: 96, 112, 160 and 224 pixels of 224
 PER_CLASS = (10, 30, 100, 300, 1000)  # training images, as far as there are so many
 LONGER = 5.0  # on few images the CNN gets up to this many times the epochs
+SWEEP_IMAGES = 50_000  # training images of the penalty's sweep at most
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
 
 
@@ -91,35 +92,36 @@ def at_input_size(encoder: FrozenEncoder, side: int) -> FrozenEncoder:
     return other
 
 
-def input_sizes(probe: Training) -> pd.DataFrame:
-    """Write input_size.csv and .png: what the probe's accuracy, arithmetic and speed owe to the encoder's input.
+def input_sizes(probes: list[Training]) -> pd.DataFrame:
+    """Write input_size.csv and .png: what each probe's accuracy, arithmetic and speed owe to the encoder's input.
 
     The same head on `config.study_images` training images (validation: all), at up to four input sizes.
     """
-    task, setup = probe.task, probe.task.setup
-    whole = task.seen(setup.train)
-    train = part_of(whole, pick(whole, setup.config.study_images, setup.config.seed))
-    smaller = replace(setup, train=train, val=task.seen(setup.val))
-    rows = []
-    for side in input_sides(task.encoder):
-        other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
-        (evaluation,) = train_only(other, checkpoint=checkpoint_of(other, f"input-{side}"))
-        features = other.features(train)
-        rows.append(
-            {
-                "model": task.title,
-                "input_size": side,
-                **_row(evaluation),
-                "macs": profiling.count_macs(*other.arithmetic(train.take(slice(1)))),
-                "extraction_images_per_second": len(train) / features.seconds,
-                "train_images": len(train),
-                "val_images": len(setup.val),
-            }
-        )
+    setup, rows = probes[0].task.setup, []
+    for task in (probe.task for probe in probes):
+        whole = task.seen(setup.train)
+        train = part_of(whole, pick(whole, setup.config.study_images, setup.config.seed))
+        smaller = replace(setup, train=train, val=task.seen(setup.val))
+        for side in input_sides(task.encoder):
+            other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
+            (evaluation,) = train_only(other, checkpoint=checkpoint_of(other, f"input-{side}"))
+            features = other.features(train)
+            rows.append(
+                {
+                    "model": task.title,
+                    "name": task.name,
+                    "input_size": side,
+                    **_row(evaluation),
+                    "macs": profiling.count_macs(*other.arithmetic(train.take(slice(1)))),
+                    "extraction_images_per_second": len(train) / features.seconds,
+                    "train_images": len(train),
+                    "val_images": len(setup.val),
+                }
+            )
     table = pd.DataFrame(rows)
     folder = setup.config.results_path
     write_csv(folder / "input_size.csv", table)
-    figures.save(charts.input_sizes(table, task.name), folder / "input_size.png")
+    figures.save(charts.input_sizes(table), folder / "input_size.png")
     return table
 
 
@@ -213,28 +215,38 @@ def _seed_row(task: Task, seed: int, evaluations: Sequence[Evaluation]) -> dict:
     return {"model": task.title, "seed": seed, "val_accuracy": val.accuracy, "test_accuracy": test.accuracy}
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The probe's penalty, chosen on validation."""
-
-    table: pd.DataFrame  # strength, val_accuracy, val_loss
-    strength: float  # the chosen one: smallest validation loss
-    test_accuracy: float  # of the head refitted on train and val together
-
-
-def sweep_penalty(probe: Training, test: Split) -> Sweep:
-    """Choose the penalty of a logistic regression on the probe's features, as DINOv2's evaluation does.
+def sweep_penalty(probes: list[Training], test: Split) -> pd.DataFrame:
+    """Choose the penalty of a logistic regression on each probe's features, as DINOv2's evaluation does.
 
     scikit-learn's L-BFGS on standardised features, one fit for each strength on train, the smallest validation loss
     wins; refitted on train and val together, it is evaluated on test once. Writes penalty.csv and penalty.png.
+
+    Returns:
+        One row per probe and strength: model, name, strength, val_accuracy, val_loss, chosen, and for the chosen one
+        refitted_test_accuracy.
     """
-    task, setup = probe.task, probe.task.setup
+    table = pd.concat([_sweep(probe.task, test) for probe in probes], ignore_index=True)
+    folder = probes[0].task.setup.config.results_path
+    write_csv(folder / "penalty.csv", table)
+    vals = {probe.task.title: probe.evaluations["val"] for probe in probes}
+    own = pd.DataFrame({title: {"accuracy": val.accuracy, "loss": val.loss} for title, val in vals.items()}).T
+    figures.save(charts.penalty(table, own), folder / "penalty.png")
+    return table
+
+
+def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
+    setup = task.setup
     parts = [setup.train, setup.val, test]
-    features = [task.features(split).values.cpu().numpy() for split in parts]
+    features = [task.features(split).values for split in parts]
     labels = [split.labels.cpu().numpy() for split in parts]
+    if len(features[0]) > SWEEP_IMAGES:  # scikit-learn copies what it is given
+        rows = pick(setup.train, SWEEP_IMAGES, setup.config.seed).to(features[0].device)
+        features[0], labels[0] = features[0][rows], labels[0][rows.cpu()]
+    features = [values.cpu().numpy() for values in features]
+    balance = "balanced" if setup.config.class_weights else None
 
     def head(strength: float) -> Pipeline:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, class_weight=balance))
 
     rows = []
     for strength in STRENGTHS:
@@ -243,12 +255,11 @@ def sweep_penalty(probe: Training, test: Split) -> Sweep:
         loss = log_loss(labels[1], probabilities, labels=range(len(setup.classes)))
         rows.append({"strength": strength, "val_accuracy": accuracy, "val_loss": loss})
     table = pd.DataFrame(rows)
-    chosen = float(table.loc[table["val_loss"].idxmin(), "strength"])
-    refitted = head(chosen).fit(np.concatenate(features[:2]), np.concatenate(labels[:2]))
-    accuracy = float(refitted.score(features[2], labels[2]))
-    folder = setup.config.results_path
-    where_chosen = [accuracy if strength == chosen else None for strength in STRENGTHS]
-    write_csv(folder / "penalty.csv", table.assign(model=task.title, refitted_test_accuracy=where_chosen))
-    own = probe.evaluations["val"]
-    figures.save(charts.penalty(table, chosen, own.accuracy, own.loss, task.name), folder / "penalty.png")
-    return Sweep(table, chosen, accuracy)
+    table["chosen"] = table.index == table["val_loss"].idxmin()
+    refitted = head(float(table.loc[table["chosen"], "strength"].iloc[0]))
+    refitted.fit(np.concatenate(features[:2]), np.concatenate(labels[:2]))
+    score = float(refitted.score(features[2], labels[2]))
+    table["refitted_test_accuracy"] = [score if chosen else None for chosen in table["chosen"]]
+    table.insert(0, "model", task.title)
+    table.insert(1, "name", task.name)
+    return table

@@ -18,7 +18,7 @@ from .backup import Backup
 from .config import Config
 from .data import Split, batches, epoch_seed, with_side
 from .features import Features, extract
-from .models import CNN, FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder
+from .models import CNN, FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder, load_encoders
 from .recipes import RECIPES, Fp32Muon, one_cycle
 from .runtime import Precision
 from .training import Batches, trainable
@@ -66,6 +66,7 @@ class Task:
     teacher_seconds = 0.0  # spent on training another model first, to learn from it
     targets: Tensor  # of the training images: int64 N, or float32 N×K where they are probabilities
     sanity_lr: float
+    rank = 0  # of a probe's encoder among the configured ones
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -215,10 +216,11 @@ class ProbeTask(Task):
     precision = Precision("fp32")  # the head is a sliver of the cost and all of what is trained
 
     def __init__(self, setup: Setup, pooling: str = "cls", encoder: FrozenEncoder | None = None) -> None:
-        """`pooling`: cls or layers, see `models.Probe`. `encoder`: one that is loaded already; None: the configured."""
+        """`pooling`: cls or layers, see `models.Probe`. `encoder`: one that is loaded; None: the first configured."""
         super().__init__(setup)
         config = setup.config
         self.encoder = encoder or load_encoder(config, setup.device, setup.precision.dtype)
+        self.rank = self.encoder.rank
         self.variant = pooling
         self.name = self.encoder.folder if pooling == "cls" else f"{self.encoder.folder}_{pooling}"
         self.title = f"linear probe on {self.encoder.label}" + (", all pooled layers" if pooling == "layers" else "")
@@ -303,3 +305,9 @@ class ProbeTask(Task):
             "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps()),
             "class_weights": self.class_weights(),
         }
+
+
+def probe_tasks(setup: Setup) -> tuple[list[ProbeTask], list[ProbeTask]]:
+    """Both probes, `cls` and `layers`, of each configured encoder."""
+    encoders = load_encoders(setup.config, setup.device, setup.precision.dtype)
+    return tuple([ProbeTask(setup, pooling, encoder) for encoder in encoders] for pooling in ("cls", "layers"))

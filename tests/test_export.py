@@ -38,7 +38,7 @@ def saved_model(setup, name):
         task.features(setup.train)  # the head's standardisation
     head = task.model.head if name == "cnn" else task.model
     with torch.no_grad():
-        head.weight.mul_(20)
+        head.weight.mul_(1 if name == "vit_layers" else 20)
     return load_model(save_model(SimpleNamespace(task=task, model=task.model), {}), torch.device("cpu"))
 
 
@@ -74,10 +74,14 @@ def test_hard_edges_are_resized_as_torch_does(setup):
 
 
 def test_a_file_that_computes_something_else_is_not_kept(setup, tmp_path, monkeypatch):
+    def doubled(self, images):
+        logits = 2 * self.module(images)
+        return logits.softmax(1), logits
+
     path = tmp_path / "models" / "model.onnx"
     path.parent.mkdir()
     path.write_text("an earlier one")
-    monkeypatch.setattr(export.WithProbabilities, "forward", lambda self, x: 2 * ((2 * self.module(x)).softmax(1),))
+    monkeypatch.setattr(export.WithProbabilities, "forward", doubled)
     with pytest.raises(Hw1Error, match="other probabilities than PyTorch"):
         export_onnx(saved_model(setup, "cnn"), path)
     assert path.read_text() == "an earlier one" and list(path.parent.iterdir()) == [path]
@@ -91,6 +95,19 @@ def test_what_the_exporter_cannot_translate_is_said_in_a_sentence(setup, tmp_pat
     with pytest.raises(Hw1Error, match="CNN, tuned recipe to ONNX .No decomposition for aten.magic.") as caught:
         export_onnx(saved_model(setup, "cnn"), tmp_path / "model.onnx")
     assert "advice" not in str(caught.value) and not (tmp_path / "model.onnx").exists()
+
+
+def test_a_batch_size_that_the_exporter_fixes_is_no_success(setup, tmp_path, monkeypatch):
+    model = saved_model(setup, "cnn")
+    real = type(model.module).forward
+
+    def only_pairs(self, images):  # to the tracer
+        return real(self, images.reshape(2, 3, 32, 32) if torch.compiler.is_exporting() else images)
+
+    monkeypatch.setattr(type(model.module), "forward", only_pairs)
+    with pytest.raises(Hw1Error, match="cannot export CNN, tuned recipe to ONNX .*invalid dimensions"):
+        export_onnx(model, tmp_path / "models" / "model.onnx")
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):

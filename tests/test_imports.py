@@ -26,11 +26,13 @@ LAYERS = [
     {"costs"},
     {"experiment"},
     {"judging"},
+    {"saved"},
+    {"export"},
     {"figures"},
     {"charts"},
     {"conclusion", "evidence", "studies"},
     {"report"},
-    {"notebook", "readme"},
+    {"notebook", "page", "readme"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -126,11 +126,11 @@ def test_converged_at_the_first_epoch_within_a_point_of_the_best(accuracies, epo
 
 
 def test_the_f1_interval_holds_the_f1_and_shrinks_with_the_sample():
-    small, large = (metrics.bootstrap_macro_f1(MATRIX * times) for times in (10, 1000))
+    small, large = (metrics.bootstrap_macro(MATRIX * times)[1] for times in (10, 1000))
     f1 = (6 / 9 + 4 / 7 + 2 / 4) / 3
     assert small[0] < large[0] < f1 < large[1] < small[1]
     assert (small[1] - small[0]) / (large[1] - large[0]) == pytest.approx(10, rel=0.1)  # 1 / sqrt(n)
-    assert metrics.bootstrap_macro_f1(MATRIX * 10) == small  # seeded
+    assert metrics.bootstrap_macro(MATRIX * 10)[1] == small  # seeded
 
 
 def test_the_f1_bootstrap_is_that_of_resampled_predictions():
@@ -139,7 +139,7 @@ def test_the_f1_bootstrap_is_that_of_resampled_predictions():
     for _ in range(1000):
         index = rng.integers(0, len(labels), len(labels))
         scores.append(sk.f1_score(labels[index], predictions[index], average="macro"))
-    assert metrics.bootstrap_macro_f1(MATRIX * 20) == pytest.approx(
+    assert metrics.bootstrap_macro(MATRIX * 20)[1] == pytest.approx(
         tuple(np.quantile(scores, [0.025, 0.975])), abs=0.01
     )
 
@@ -149,8 +149,30 @@ def test_f1_intervals_cover_the_truth_about_95_times_in_100(monkeypatch):
     cells = np.array([[0.25, 0.05, 0.03], [0.04, 0.26, 0.03], [0.06, 0.02, 0.26]])
     truth = np.mean(2 * cells.diagonal() / (cells.sum(0) + cells.sum(1)))
     draws = np.random.default_rng(0).multinomial(400, cells.ravel(), 400).reshape(-1, 3, 3)
-    intervals = [metrics.bootstrap_macro_f1(matrix) for matrix in draws]
+    intervals = [metrics.bootstrap_macro(matrix)[1] for matrix in draws]
     assert 0.91 < np.mean([low <= truth <= high for low, high in intervals]) < 0.98
+
+
+def test_balanced_accuracy_is_the_mean_of_the_classes_own():
+    labels = np.array([0] * 90 + [1] * 10)
+    probabilities = np.tile([0.9, 0.1], (100, 1))  # never the rare class
+    quality = metrics.summary(labels, probabilities)
+    assert (quality["accuracy"], quality["balanced_accuracy"]) == (0.9, 0.5)
+    assert quality["balanced_accuracy_low"] == quality["balanced_accuracy_high"] == 0.5  # whatever is drawn
+    low, high = metrics.bootstrap_macro(MATRIX * 20)[0]
+    assert low < np.mean(MATRIX.diagonal() / MATRIX.sum(1)) < high
+
+
+def test_balanced_accuracy_leads_where_classes_are_rare():
+    assert metrics.leading([100, 90, 100]) == "accuracy" and metrics.leading([10, 30, 30]) == "balanced_accuracy"
+
+
+def test_a_paired_difference_of_balanced_accuracies_counts_classes_the_same():
+    labels = np.array([0] * 90 + [1] * 10)
+    a, b = labels == 0, labels == 1  # each right on one class only
+    assert metrics.paired_difference(a, b)[0] == pytest.approx(-0.8)
+    difference, low, high = metrics.paired_difference(a, b, labels)
+    assert difference == low == high == 0
 
 
 def test_paired_difference_of_a_hand_table():

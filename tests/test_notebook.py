@@ -12,9 +12,11 @@ import sys
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from tensorboard import manager
 
+from hw1_utils import saved
 from hw1_utils.config import ROOT
 from hw1_utils.notebook import LIVE, NOTEBOOK
 
@@ -132,6 +134,15 @@ def test_progress_table_and_places_are_printed(run):
 def test_html_report_stands_alone(run):
     page = (OUTPUTS / "report.html").read_text()
     assert page.count("data:image/png;base64") >= 21 and "localhost" not in page
+
+
+def test_models_are_left_to_predict_with(run):
+    assert {path.stem for path in (OUTPUTS / "models").glob("*.safetensors")} == set(MODELS)
+    device = torch.device("cpu")
+    predictions = pd.read_csv(OUTPUTS / "results/vit/predictions.csv")
+    files = [str(OUTPUTS / "toy" / path) for path in predictions["path"]]
+    again = saved.predict(saved.load_model(OUTPUTS / "models/vit.safetensors", device), files)
+    assert again["prediction"].tolist() == predictions["prediction"].tolist()
 
 
 def test_committed_notebook_is_small_and_has_the_colab_metadata():

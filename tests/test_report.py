@@ -24,6 +24,7 @@ CLASSES = ["cat", "dog", "owl"]
 SHA = "0123456789abcdef" * 4
 CNN = {"recipe": "tuned", "encoder": "", "weights": "from scratch", "weights_sha256": ""}
 PROBE = {"recipe": "AdamW", "encoder": "test_vit", "weights": "random weights", "weights_sha256": SHA}
+COSTS = {"extraction_seconds": 9.0, "total_training_seconds": 15.0, "inference_images_per_second": 50.0}
 ONE_COST = {"teacher_seconds": 0.0, "parameters": 10, "macs": 1e6, "macs_thop": 1e6, "operator_calls_per_step": 100.0}
 
 
@@ -35,16 +36,19 @@ def evaluation(right):
     return Evaluation(0.5, float(np.mean(right)), probabilities, labels)
 
 
-def make_result(config, name, title, details, right, **costs):
+def make_result(config, name, title, details, right, counts=(9, 9, 9), rank=0, **costs):
+    train = SimpleNamespace(counts=lambda: dict(zip(CLASSES, counts, strict=True)))
     setup = SimpleNamespace(
         config=config,
+        train=train,
         classes=CLASSES,
         precision=Precision("fp32"),
         environment=environment(torch.device("cpu"), Precision("fp32")),
     )
     results = config.results_path / name
     kind = "probe" if details["encoder"] else "cnn"
-    task = SimpleNamespace(name=name, title=title, details=details, setup=setup, results=results, kind=kind)
+    shown = {"name": name, "title": title, "details": details, "kind": kind, "rank": rank}
+    task = SimpleNamespace(setup=setup, results=results, variant="cls" if kind == "probe" else "tuned", **shown)
     columns = {"train_loss": [2.0, 1.0], "train_accuracy": [0.4, 0.6], "val_loss": [1.5, 1.2], "lr": [0.1, 0.0]}
     history = pd.DataFrame({"epoch": [1, 2], "val_accuracy": [0.5, 0.7], **columns, "seconds": 3.0})
     history["elapsed_seconds"] = [3.0, 6.0]
@@ -59,12 +63,13 @@ def make_result(config, name, title, details, right, **costs):
     return Result(training, evaluation(right), CLASSES)
 
 
-def make_pair(config, cnn_right, probe_right):
+def make_pair(config, cnn_right, probe_right, **options):
     cnn_costs = {"extraction_seconds": 0.0, "total_training_seconds": 6.0, "inference_images_per_second": 5000.0}
     probe_costs = {"extraction_seconds": 9.0, "total_training_seconds": 15.0, "inference_images_per_second": 50.0}
-    cnn = make_result(config, "cnn", "CNN, tuned recipe", CNN, cnn_right, **cnn_costs)
+    cnn = make_result(config, "cnn", "CNN, tuned recipe", CNN, cnn_right, **options, **cnn_costs)
     title = f"linear probe on test_vit [{SHA[:12]}]"
-    return [cnn, make_result(config, "vit", title, PROBE, probe_right, **probe_costs | {"macs": 120e6})]
+    probe_costs |= {"macs": 120e6}
+    return [cnn, make_result(config, "vit", title, PROBE, probe_right, **options, **probe_costs)]
 
 
 def right(total, start, stop):
@@ -117,6 +122,33 @@ def test_the_numbers_in_the_conclusion_are_those_of_the_tables(make_smoke_config
     assert "trains 2.5 times as long as the CNN and predicts 100 times slower (50 against 5,000 images/s)" in text
     assert "after 2 of 2 epochs, 6 s." in text and "after 2 of 2 epochs, 15 s (feature" in text
     assert not re.search(r"\bnan\b|\binf\b", text)
+
+
+def test_where_classes_are_rare_balanced_accuracy_leads(make_smoke_config):
+    # Labels run 0, 1, 2, 0, …: the CNN misses every third class altogether, the probe a few of each.
+    cnn_right, probe_right = [i % 3 != 2 for i in range(300)], [i % 100 >= 30 for i in range(300)]
+    results = make_pair(make_smoke_config(), cnn_right, probe_right, counts=(100, 60, 10))
+    quality, costs = report.write_comparison(results)
+    assert quality["leading"].tolist() == ["balanced_accuracy"] * 2
+    text = conclusion(results, quality, costs)
+    assert "between 10 (owl) and 100 (cat) training images, so balanced accuracy" in text
+    row = quality.iloc[0]
+    assert f"{row['test_balanced_accuracy']:.1%} (95 % interval" in text and "points of balanced accuracy (95" in text
+    panel = charts.quality_and_cost(quality, costs, ["cnn", "vit"]).axes[0]
+    assert panel.get_xlabel().startswith("balanced accuracy on test")
+
+
+def test_of_several_encoders_the_best_on_validation_is_compared(make_smoke_config):
+    config = make_smoke_config()
+    cnn, probe = make_pair(config, *CASES["probe better"][:2])
+    title = "linear probe on other [ab]"
+    other = make_result(config, "other", title, PROBE | {"encoder": "other"}, right(200, 0, 150), rank=1, **COSTS)
+    other.training.evaluations["val"] = evaluation([True, True])
+    results = [cnn, probe, other]
+    quality, costs = report.write_comparison(results)
+    text = conclusion(results, quality, costs)
+    assert "Of 2 encoders, other is the best on validation." in text
+    assert f"**{title}** is better than CNN, tuned recipe by 15.0 points" in text and "test_vit" not in text
 
 
 def test_write_model_writes_predictions_that_agree_with_the_model(make_smoke_config):
@@ -184,6 +216,8 @@ def test_a_model_has_one_colour_in_every_figure(make_smoke_config):
     results.insert(1, results[0])
     colours = [to_rgba(figures.colour(name)) for name in names]
     assert len(set(colours)) == 3 and figures.colour("vit") == figures.colour("tf_efficientnet_lite0")
+    several = figures.colours(["cnn", "vit", "vit_layers", "other", "other_layers"])
+    assert len(set(several)) == 5 and several[3:] == [figures.colour("other", 1), figures.colour("other_layers", 1)]
     histories = {title: result.training.history for title, result in zip(names, results, strict=True)}
     curves = charts.comparison(histories, names, [0.0, 0.0, 9.0])
     for axis in curves.axes:
@@ -194,7 +228,7 @@ def test_a_model_has_one_colour_in_every_figure(make_smoke_config):
         points = [line for line in axis.get_lines() if line.get_marker() == "o"]
         assert [(line.get_ydata()[0], to_rgba(line.get_color())) for line in points] == list(enumerate(colours))
     for name, shade in zip(names, colours, strict=True):
-        loss = figures.learning_curves(results[0].training.history, "title", name).axes[0]
+        loss = figures.learning_curves(results[0].training.history, "title", figures.colour(name)).axes[0]
         assert {to_rgba(line.get_color()) for line in loss.get_lines()} == {shade}
 
 

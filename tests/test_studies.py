@@ -66,7 +66,7 @@ def test_another_input_size_is_a_copy(trained):
 
 def test_input_sizes_cost_what_their_patches_cost(trained, monkeypatch):
     monkeypatch.setattr(studies, "INPUT_SHARES", (0.6, 1))
-    table = studies.input_sizes(trained[1])
+    table = studies.input_sizes(trained[1:2])
     assert table["input_size"].tolist() == [96, 160] and table["train_images"].tolist() == [30, 30]
     assert table["macs"][1] / table["macs"][0] > (160 / 96) ** 2 * 0.95
     assert (table["val_accuracy_low"] <= table["val_accuracy"]).all()
@@ -115,9 +115,10 @@ def test_the_penalty_is_chosen_on_val_and_test_is_scored_once(trained, monkeypat
     monkeypatch.setattr(
         studies.Pipeline, "score", lambda self, x, y: scored.append(len(y)) or float(np.mean(self.predict(x) == y))
     )
-    sweep = studies.sweep_penalty(probe, test)
-    assert sweep.strength == sweep.table.set_index("strength")["val_loss"].idxmin()
-    assert scored == [len(test)] and sweep.test_accuracy > 0.8
+    sweep = studies.sweep_penalty([probe], test)
+    chosen = sweep[sweep["chosen"]]
+    assert chosen["strength"].tolist() == [sweep.set_index("strength")["val_loss"].idxmin()]
+    assert scored == [len(test)] and chosen["refitted_test_accuracy"].tolist() > [0.8]
     folder = probe.task.setup.config.results_path
     written = pd.read_csv(folder / "penalty.csv")
     assert written["strength"].tolist() == list(studies.STRENGTHS) and written["refitted_test_accuracy"].count() == 1
@@ -128,7 +129,10 @@ def test_the_penalty_is_blind_to_test_labels(trained):
     probe = trained[1]
     test = load_test(probe.task.setup.config)
     shuffled = dataclasses.replace(test, labels=test.labels.roll(1))
-    assert studies.sweep_penalty(probe, shuffled).strength == studies.sweep_penalty(probe, test).strength
+    one, other = (
+        studies.sweep_penalty([probe], split).drop(columns="refitted_test_accuracy") for split in (test, shuffled)
+    )
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_other_seeds_are_other_trainings_on_the_same_split(trained, capsys):
