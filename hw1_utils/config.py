@@ -124,6 +124,11 @@ class Config:
         return ROOT / Path(self.data_dir).expanduser()
 
     @property
+    def own_images(self) -> bool:
+        """Whether the data is somebody's own, neither CIFAR-10 nor the toy folder of the smoke profile."""
+        return self.data_dir not in (Config.data_dir, PROFILES["smoke"]["data_dir"])
+
+    @property
     def cache_path(self) -> Path:
         """Decoded images and encoder features: beside the data folder, shared by all profiles."""
         return self.data_path.with_name(self.data_path.name + ".cache")

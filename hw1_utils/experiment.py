@@ -96,7 +96,7 @@ def prepare(config: Config) -> Setup:
         stamp,
         Backup(config.backup_path),
         room=room,
-        shorter_side=sizes.shorter_side,
+        largest_side=max(sizes.largest),
         lock=taken,
     )
 

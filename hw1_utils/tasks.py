@@ -40,7 +40,7 @@ class Setup:
     environment: dict
     backup: Backup = field(default_factory=lambda: Backup(None))
     room: int = sys.maxsize  # bytes; larger arrays stay on disk
-    shorter_side: int = 0  # of the image files, in pixels: the median
+    largest_side: int = 0  # of the image files, in pixels
     lock: FileLock | None = None  # held for as long as this object lives: no other run writes to the same folder
 
     @property
@@ -236,7 +236,7 @@ class ProbeTask(Task):
         self.full_model = Probe(self.encoder, len(setup.classes), pooling).to(setup.device)
         self.model = self.full_model.head
         # A photograph goes to the encoder as large as it wants it; what is smaller anyway it enlarges itself.
-        self.image_size = max(config.image_size, min(max(self.encoder.input_size), setup.shorter_side))
+        self.image_size = max(config.image_size, min(max(self.encoder.input_size), setup.largest_side))
         self._larger: dict[str, Split] = {}
         self._features: dict[str, Features] = {}
 

@@ -1,15 +1,18 @@
-"""The command line: exit codes, one sentence for an error, and `stamp` on copies of the files."""
+"""The command line: exit codes, one sentence for an error, JSON for programs, `stamp` on copies of the files."""
 
 import functools
+import json
 import shutil
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
-from hw1_utils import experiment, notebook
+from hw1_utils import __main__, experiment, notebook
 from hw1_utils.__main__ import main
-from hw1_utils.config import make_config
+from hw1_utils.config import ROOT, make_config
 from hw1_utils.files import Hw1Error
+from hw1_utils.saved import save_model
 
 URL = "https://github.com/someone/some-repo"
 BADGE = "https://colab.research.google.com/github/someone/some-repo/blob/main/hw1.ipynb"
@@ -171,3 +174,86 @@ def test_a_wrong_command_line_exits_with_2(arguments, capsys):
         main(arguments)
     assert stopped.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_the_help_tells_the_story_in_ten_lines(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert stopped.value.code == 0 and len(__main__.__doc__.strip().splitlines()) <= 10
+    for command in ("run", "data", "predict", "export", "stamp", "report"):
+        assert f"\n    {command} " in said
+
+
+def test_an_encoder_may_be_named_several_times(monkeypatch):
+    seen = []
+    monkeypatch.setattr(experiment, "prepare", seen.append)
+    assert (
+        main(["data", "--profile", "quick", "--encoder", "resnet18", "--encoder", "test_vit", "--encoder", "resnet18"])
+        == 0
+    )
+    assert seen[0].encoders == ["resnet18", "test_vit"]
+
+
+def test_an_unknown_encoder_is_one_sentence_before_any_work(monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "lock", lambda folder: pytest.fail("work was begun"))
+    assert main(["data", "--profile", "quick", "--encoder", "resnet18", "--encoder", "vit_tinny_patch16_224"]) == 1
+    said = one_sentence(capsys)
+    assert "timm has no model 'vit_tinny_patch16_224': did you mean vit_tiny_patch16_224" in said
+
+
+@pytest.fixture
+def cnn_file(make_smoke_config):
+    task = experiment.CNNTask(experiment.prepare(make_smoke_config()), "tuned")
+    return str(save_model(SimpleNamespace(task=task, model=task.model), {}))
+
+
+def test_predictions_are_a_table_or_json(cnn_file, toy_folder, capsys):
+    pictures = str(toy_folder / "test")
+    assert main(["predict", cnn_file, pictures]) == 0
+    rows = capsys.readouterr().out.splitlines()[-30:]
+    assert all(row.split()[0].endswith(".png") and row.split()[1].startswith("colour_") for row in rows)
+    assert main(["predict", "--json", cnn_file, f"{pictures}/colour_1/00003.png"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["images"]
+    assert row["path"].endswith("00003.png") and "error" not in row
+    assert sum(value for key, value in row.items() if key.startswith("p_")) == pytest.approx(1)
+    assert row["probability"] == row[f"p_{row['prediction']}"]
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(cnn_file, toy_folder, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"?")
+    assert main(["predict", cnn_file, str(toy_folder / "test/colour_0"), str(tmp_path / "bad.png")]) == 1
+    said = capsys.readouterr()
+    assert said.out.count(".png") == 10
+    assert said.err == f"hw1: 1 of 11 files cannot be read as images: {tmp_path}/bad.png (not an image).\n"
+    assert main(["predict", "--json", cnn_file, str(tmp_path / "bad.png")]) == 1
+    (row,) = json.loads(capsys.readouterr().out)["images"]
+    assert row == {"path": f"{tmp_path}/bad.png", "error": "not an image"}
+
+
+def test_a_missing_model_is_one_sentence(tmp_path, capsys):
+    for command in (["predict", str(tmp_path / "x.safetensors"), "x.png"], ["export", str(tmp_path / "x.safetensors")]):
+        assert main(command) == 1
+        assert one_sentence(capsys) == f"hw1: There is no model file {tmp_path}/x.safetensors.\n"
+
+
+def test_an_export_says_how_far_it_agrees(cnn_file, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    assert main(["export", cnn_file, "--output", str(tmp_path / "cnn.onnx")]) == 0
+    assert "agree on 16 of 16 test pictures" in capsys.readouterr().out and (tmp_path / "cnn.onnx").is_file()
+
+
+def test_a_report_can_be_written_again_and_read_by_a_program(tmp_path, capsys):
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    assert main(["report", "--profile", "full", "--output-dir", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["leading"] == "accuracy" and said["models"][0]["model"] == "CNN, tuned recipe"
+    assert (tmp_path / "report.html").stat().st_size > 500_000 and said["places"]["HTML report"].endswith("report.html")
+    assert main(["report", "--profile", "full", "--output-dir", str(tmp_path)]) == 0
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_a_report_without_results_is_one_sentence(tmp_path, capsys):
+    assert main(["report", "--profile", "quick", "--output-dir", str(tmp_path)]) == 1
+    assert "There are no results in" in one_sentence(capsys)

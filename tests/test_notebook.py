@@ -83,7 +83,7 @@ def test_cells_that_should_show_something_do(executed):
     assert all(source.startswith(("PROFILE", "import importlib")) for source in silent), silent
     pictures = [o for c in code_cells(executed) for o in c.outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 21  # 3 grids, 6 curves, 4 confusion matrices, 3 comparisons, 2 of evidence, 3 studies
-    conclusion = "".join(o["data"].get("text/markdown", "") for o in code_cells(executed)[-1].outputs)
+    conclusion = "".join(o["data"].get("text/markdown", "") for o in code_cells(executed)[-2].outputs)
     assert "**Conclusion.**" in conclusion and "test_vit" in conclusion and "## Errata" in conclusion
     assert (OUTPUTS / "results" / "conclusion.md").read_text() == conclusion
 

@@ -87,5 +87,5 @@ def test_the_encoder_gets_photographs_at_its_own_size_and_the_cnn_at_its(make_sm
     assert probe.settings()["image_size"] == 100 and torch.equal(probe.seen(setup.val).labels, setup.val.labels)
     expected = probe.encoder(probe.seen(setup.val).images)[:, : probe.encoder.features]
     torch.testing.assert_close(probe.features(setup.val).values, expected, rtol=0, atol=1e-4)
-    larger = ProbeTask(dataclasses.replace(setup, shorter_side=1000), encoder=probe.encoder)
+    larger = ProbeTask(dataclasses.replace(setup, largest_side=1000), encoder=probe.encoder)
     assert larger.image_size == 160

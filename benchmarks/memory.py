@@ -1,0 +1,100 @@
+"""`python -m benchmarks.memory`: memory while the data grows beyond it: decoding, an epoch of the CNN, features, test.
+
+Own memory is what the process alone needs (Linux's RssAnon). Mapped files are the system's cache: given back on demand.
+"""
+
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from hw1_utils.config import ROOT, make_config
+from hw1_utils.data import load_test
+from hw1_utils.experiment import prepare
+from hw1_utils.studies import train_only
+from hw1_utils.tasks import CNNTask, ProbeTask, Task
+
+from .common import load, show
+
+COUNTS = (12_500, 50_000, 200_000)  # training images
+LIMIT_MB = 100  # Config.memory_mb
+ENCODER = "test_vit"  # timm's smallest: it is the amount of data that counts here
+INTERVAL_S = 0.02  # between two looks at the memory
+
+
+def grown(source: Path, target: Path, train: int) -> None:
+    """`train` training images and as many test images as there are, as links to the files in `source`."""
+    for part, count in (("train", train + 1000), ("test", 10_000)):
+        files = sorted((source / part).glob("*/*.png"))
+        for i in range(count):
+            file = files[i * 7919 % len(files)]  # a prime: the classes come in turn
+            (target / part / file.parent.name).mkdir(parents=True, exist_ok=True)
+            os.link(file, target / part / file.parent.name / f"{i:06d}.png")
+
+
+@contextmanager
+def watched(peaks: dict[str, float]) -> Iterator[None]:
+    """Keep the largest own and mapped memory, in MB, that is seen while the block runs."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(INTERVAL_S):
+            status = Path("/proc/self/status").read_text()
+            for name in ("RssAnon", "RssFile"):
+                now = int(status.split(f"{name}:")[1].split()[0]) * 1024 / 1e6
+                peaks[name] = max(peaks.get(name, 0), now)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def work(folder: Path, count: int, memory_mb: int | None) -> dict[str, float]:
+    """Load `count` images, train CNN and probe for an epoch each, judge both: the peaks of memory."""
+    peaks: dict[str, float] = {}
+    with watched(peaks):
+        config = make_config(
+            "full",
+            data_dir=str(folder / "data"),
+            output_dir=str(folder / "out"),
+            train_size=count,
+            val_size=1000,
+            encoder=ENCODER,
+            weights="random",
+            cnn_epochs=1,
+            probe_epochs=1,
+            memory_mb=memory_mb,
+        )
+        setup = prepare(config)
+        test = load_test(config).to(setup.device, setup.room)
+        tasks: list[Task] = [CNNTask(setup, "tuned"), ProbeTask(setup, "layers")]
+        for task in tasks:
+            train_only(task, test)
+    return peaks
+
+
+def main() -> None:
+    setup, rows = load(), []
+    for count in COUNTS:
+        for memory_mb in (LIMIT_MB, None):
+            with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:  # the same disk: files can be linked
+                folder = Path(name)
+                grown(setup.config.data_path, folder / "data", count)
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                    peaks = pool.submit(work, folder, count, memory_mb).result()
+                limit = f"{memory_mb} MB" if memory_mb else "none"
+                rows.append([f"{count:,}", limit, f"{peaks['RssAnon']:,.0f}", f"{peaks['RssFile']:,.0f}"])
+    columns = ["Images", "`memory_mb`", "Own memory, peak MB", "Mapped files, peak MB"]
+    show("Memory from files to both models' test figures", columns, rows, setup)
+
+
+if __name__ == "__main__":
+    main()
