@@ -41,6 +41,7 @@ class Setup:
     backup: Backup = field(default_factory=lambda: Backup(None))
     room: int = sys.maxsize  # bytes; larger arrays stay on disk
     largest_side: int = 0  # of the image files, in pixels
+    larger: dict[tuple[str, int], Split] = field(default_factory=dict)  # splits at another side: see `ProbeTask.seen`
     lock: FileLock | None = None  # held for as long as this object lives: no other run writes to the same folder
 
     @property
@@ -237,16 +238,15 @@ class ProbeTask(Task):
         self.model = self.full_model.head
         # A photograph goes to the encoder as large as it wants it; what is smaller anyway it enlarges itself.
         self.image_size = max(config.image_size, min(max(self.encoder.input_size), setup.largest_side))
-        self._larger: dict[str, Split] = {}
         self._features: dict[str, Features] = {}
 
     def seen(self, split: Split) -> Split:
         if split.images.shape[-1] >= self.image_size:
             return split
-        if split.name not in self._larger:
-            setup = self.setup
-            self._larger[split.name] = with_side(split, setup.config, self.image_size, setup.room)
-        return self._larger[split.name]
+        setup, key = self.setup, (split.sha256, self.image_size)
+        if key not in setup.larger:
+            setup.larger[key] = with_side(split, setup.config, self.image_size, setup.room)
+        return setup.larger[key]
 
     def look(self, images: Tensor) -> Tensor:
         return images  # resizing and normalisation are the encoder's own

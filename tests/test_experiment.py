@@ -162,6 +162,21 @@ def test_flip_averaging_is_the_mean_of_both_views_and_blind_to_the_side(finished
     assert both.accuracy == float((both.probabilities.argmax(1) == test.labels).double().mean())
 
 
+# ---- classes that are rare
+
+
+def test_class_weights_are_the_inverse_of_a_classs_share(make_smoke_config, toy_folder):
+    for path in sorted((toy_folder / "train" / "colour_2").iterdir())[10:]:
+        path.unlink()
+    setup = prepare(make_smoke_config(class_weights=True))
+    counts = torch.tensor(list(setup.train.counts().values()))
+    for task in (CNNTask(setup, "tuned"), ProbeTask(setup)):
+        weights = task.recipe(task.model)["class_weights"]
+        torch.testing.assert_close(weights, len(setup.train) / (3 * counts))
+    plain = ProbeTask(prepare(make_smoke_config()))
+    assert plain.recipe(plain.model)["class_weights"] is None and plain.settings() != task.settings()
+
+
 # ---- same config, same numbers
 
 

@@ -109,6 +109,16 @@ def test_targets_may_be_probabilities():
     assert row["train_accuracy"] == pytest.approx(float((log_p.argmax(1) == Y).double().mean()))
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_class_weights_count_each_sample_alike_in_every_batch(soft):
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    targets = F.one_hot(Y, K).float() if soft else Y
+    model = network()
+    (row,) = plain_fit(model, lambda epoch: cut(X, targets), lr=0.0, class_weights=weights)
+    losses = F.cross_entropy(model(X).detach(), Y, reduction="none")
+    assert row["train_loss"] == pytest.approx(float((losses * weights[Y]).mean()), rel=1e-6)
+
+
 def test_scheduler_steps_with_every_optimiser_step():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

