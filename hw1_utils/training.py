@@ -106,11 +106,10 @@ def fit(
         for step, (inputs, targets) in enumerate(train_batches(epoch), start=1):
             with precision.autocast(device):
                 logits = model(inputs)
-            # Not reduction="mean": that divides by the weights of the batch, and batches with few rare images count more.
-            losses = F.cross_entropy(
-                logits.float(), targets, class_weights, label_smoothing=label_smoothing, reduction="sum"
-            )
-            loss = losses / len(targets)
+            # Not reduction="mean": it divides by the batch's weights, and what an image counts would depend on the rest.
+            loss = F.cross_entropy(
+                logits.float(), targets, class_weights, reduction="sum", label_smoothing=label_smoothing
+            ) / len(targets)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
