@@ -106,7 +106,7 @@ def fit(
         for step, (inputs, targets) in enumerate(train_batches(epoch), start=1):
             with precision.autocast(device):
                 logits = model(inputs)
-            # Not reduction="mean": it divides by the batch's weights, and what an image counts would depend on the rest.
+            # Not reduction="mean": it divides by the batch's weights, so batches would count differently.
             loss = F.cross_entropy(
                 logits.float(), targets, class_weights, reduction="sum", label_smoothing=label_smoothing
             ) / len(targets)
