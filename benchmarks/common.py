@@ -7,8 +7,8 @@ import torch
 
 from hw1_utils.config import make_config
 from hw1_utils.experiment import prepare
+from hw1_utils.preparation import Setup
 from hw1_utils.runtime import environment, now
-from hw1_utils.tasks import Setup
 
 
 def load(**overrides: object) -> Setup:

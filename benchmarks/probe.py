@@ -10,8 +10,8 @@ from torch import nn
 
 from hw1_utils.features import extract
 from hw1_utils.models import load_encoder
+from hw1_utils.probes import ProbeTask
 from hw1_utils.studies import part_of, pick, train_only
-from hw1_utils.tasks import ProbeTask
 
 from . import literal
 from .common import load, rate, ratio, show, side_by_side

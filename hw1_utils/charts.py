@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from .figures import colours, wrapped
 
@@ -121,10 +121,14 @@ def quality_and_cost(metrics: pd.DataFrame, costs: pd.DataFrame, names: list[str
 
 
 def _log_axis(axis: Axes, values: pd.Series) -> None:
-    """A logarithmic x axis whose ticks are the values themselves, in plain numbers."""
+    """A logarithmic x axis in plain numbers; its ticks are the values themselves where there are few."""
     axis.set_xscale("log")
     axis.margins(x=0.12)
-    axis.set_xticks(values.unique(), [f"{value:,.0f}" for value in values.unique()])
+    if values.nunique() <= 6:
+        axis.set_xticks(values.unique())
+    else:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.xaxis.set_minor_locator(NullLocator())
 
 
@@ -133,17 +137,18 @@ def input_sizes(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(10, 3.8 + 0.25 * table["model"].nunique()))
     axes = figure.subplots(1, 2, sharey=True)
     table = table.assign(millions=table["macs"] / 1e6)
+    small = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
     costs = {
         "multiply-adds per image, millions": "millions",
         "extraction, images/s": "extraction_images_per_second",
     }
     for axis, (label, column) in zip(axes, costs.items(), strict=True):
-        for (title, rows), shade in zip(table.groupby("model", sort=False), _shades(table), strict=True):
-            accuracy = rows["val_accuracy"]
+        for i, (title, rows) in enumerate(table.groupby("model", sort=False)):
+            accuracy, shade = rows["val_accuracy"], _shades(table)[i]
             errors = [accuracy - rows["val_accuracy_low"], rows["val_accuracy_high"] - accuracy]
             axis.errorbar(rows[column], accuracy, errors, fmt="-o", color=shade, capsize=3, label=title)
             for x, y, side in zip(rows[column], accuracy, rows["input_size"], strict=True):
-                axis.annotate(f"{side} px", (x, y), (0, 12), textcoords="offset points", ha="center", fontsize=9)
+                axis.annotate(f"{side} px", (x, y), (0, -20 if i % 2 else 12), color=shade, **small)
         _log_axis(axis, table[column])
         axis.margins(y=0.18)
         axis.set_xlabel(label)
@@ -180,7 +185,7 @@ def penalty(table: pd.DataFrame, own: pd.DataFrame) -> Figure:
     """The sweep over the penalty's strength, the chosen one ringed; the loop's own heads as dotted lines.
 
     Args:
-        table: model, name, strength, val_accuracy, val_loss, and chosen (bool); see `studies.sweep_penalty`.
+        table: model, name, strength, val_accuracy, val_loss, and chosen (bool); see `penalty.sweep_penalty`.
         own: index model; accuracy and loss on validation of the head that the loop has trained.
     """
     figure = Figure(figsize=(10, 3.6 + 0.25 * len(own)))

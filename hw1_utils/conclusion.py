@@ -13,7 +13,7 @@ def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFram
     """Write conclusion.md: the comparison, what the studies say, the errata if there are any. Returns the text."""
     text = (
         f"{comparison}\n**How many images before your own CNN pays?** (validation) {how_many_images(curve)}\n\n"
-        f"**Other seeds.** (test) {seeds_in_words(seeds)}\n"
+        f"**Other seeds.** (test accuracy) {seeds_in_words(seeds)}\n"
     )
     text += f"\n## Errata of the assignment\n\n{corrections}" if corrections else ""
     with atomic(folder / "conclusion.md") as partial:

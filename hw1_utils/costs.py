@@ -10,8 +10,10 @@ from torch import Tensor
 from . import profiling
 from .config import Config
 from .data import Split
+from .preparation import Setup
+from .probes import ProbeTask
 from .runtime import choose_precision, find_device, halving, keep_freed_memory
-from .tasks import CNNTask, ProbeTask, Setup, Task
+from .tasks import CNNTask, Task
 from .training import first_steps, fit
 
 

@@ -17,88 +17,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from . import cifar10, metrics
-from .backup import Backup
 from .checkpoint import Checkpoint
-from .config import PROFILES, Config
 from .costs import measure_costs, trace_training
-from .data import batches, load_test, load_train_val, make_toy_folder, pixel_statistics
-from .files import Hw1Error, clear_partials, lock, read_sealed, sha256_tensors, write_csv, write_sealed
-from .folders import check_folder
-from .images import measure_sizes
-from .runtime import (
-    choose_precision,
-    environment,
-    find_device,
-    keep_freed_memory,
-    make_deterministic,
-    room_for_arrays,
-)
-from .tasks import CNNTask, ProbeTask, Setup, Task, probe_tasks  # noqa: F401 (the probes belong to the story)
+from .data import batches
+from .files import Hw1Error, read_sealed, sha256_tensors, write_csv, write_sealed
+from .preparation import prepare  # noqa: F401 (it belongs to the story, as the probes do)
+from .probes import ProbeTask, probe_tasks  # noqa: F401
+from .tasks import CNNTask, Task
 from .tracking import Tracker
 from .training import Evaluation, evaluate, fit, judged, overfit_check
-from .weights import check_names
 
 SANITY_BATCHES, SANITY_BATCH_SIZE = 3, 32
-
-
-def prepare(config: Config) -> Setup:
-    """Make sure the data is there, load train and val, and choose device and precision.
-
-    Test images are decoded, so that a damaged one is found now and not after an hour of training, and put aside.
-
-    Raises:
-        Hw1Error: the data cannot be had or is not usable, or another process is at work in `config.output_dir`.
-    """
-    check_names(config.encoders)
-    taken = lock(config.output_path)
-    for folder in (config.runs_path, config.results_path, config.models_path, config.cache_path):
-        clear_partials(folder.rglob(".*.partial*"))
-    make_deterministic()
-    keep_freed_memory()
-    device = find_device(config.device)
-    precision = choose_precision(config.precision, device)
-    if config.data_dir == Config.data_dir:
-        cifar10.ensure_cifar10(config.data_path)
-    elif config.data_dir == PROFILES["smoke"]["data_dir"] and not config.data_path.exists():
-        make_toy_folder(config.data_path)
-    check_folder(config)
-    test, (train, val) = load_test(config), load_train_val(config)
-    if not (config.data_path / "train").is_dir():  # the parts were made here, and others may want the same ones
-        parts = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
-        write_csv(config.results_path / "split.csv", pd.concat(parts))
-    room = room_for_arrays(device, config.memory_mb)
-    train, val = train.to(device, room), val.to(device, room)
-    sizes = measure_sizes([str(config.data_path / path) for path in train.paths])
-    mean, std = pixel_statistics(train.images)
-    if config.data_dir == Config.data_dir:
-        cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
-    else:
-        print(sizes.describe(config.image_size))
-    if metrics.leading(train.counts().values()) == "balanced_accuracy":
-        few, many = min(train.counts().values()), max(train.counts().values())
-        hint = "" if config.class_weights else "; with class_weights=True rare classes count as much in the loss"
-        print(f"{few:,} to {many:,} training images a class: balanced accuracy and macro F1 come first{hint}")
-    stamp = environment(device, precision)
-    print(
-        f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
-        f"{len(test):,} test images in {len(train.classes)} classes\n"
-        f"device {stamp['device']} ({stamp['torch_threads']} threads), precision {precision.name}"
-    )
-    return Setup(
-        config,
-        device,
-        precision,
-        train,
-        val,
-        mean,
-        std,
-        stamp,
-        Backup(config.backup_path),
-        room=room,
-        largest_side=max(sizes.largest),
-        lock=taken,
-    )
 
 
 def sanity_check(task: Task) -> list[dict]:

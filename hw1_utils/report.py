@@ -9,9 +9,9 @@ from .data import Split
 from .experiment import Training
 from .files import write_csv, write_json
 from .judging import Result, evaluate_both_ways
+from .preparation import Setup
 from .runtime import peak_rss_mb
 from .saved import save_model
-from .tasks import Setup
 
 MILESTONES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)  # validation accuracies
 

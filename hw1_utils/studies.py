@@ -1,4 +1,4 @@
-"""Questions beside the comparison: other seeds, what input size costs, how many images are needed, which penalty.
+"""Questions beside the comparison: other seeds, what input size costs, how many images are needed.
 
 Input size and number of images are answered on validation data; the test set is for the comparison alone.
 """
@@ -10,11 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from . import charts, figures, profiling
 from .data import Split
@@ -24,14 +20,14 @@ from .files import write_csv
 from .judging import Result
 from .metrics import wilson
 from .models import FrozenEncoder
-from .tasks import CNNTask, ProbeTask, Setup, Task
+from .preparation import Setup
+from .probes import ProbeTask
+from .tasks import CNNTask, Task
 from .training import Evaluation, evaluate, fit, judged
 
 INPUT_SHARES = (3 / 7, 1 / 2, 5 / 7, 1)  # of the encoder's own input: 96, 112, 160 and 224 pixels of 224
 PER_CLASS = (10, 30, 100, 300, 1000)  # training images, as far as there are so many
 LONGER = 5.0  # on few images the CNN gets up to this many times the epochs
-SWEEP_IMAGES = 50_000  # training images of the penalty's sweep at most
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
 
 
 def pick(split: Split, count: int, seed: int) -> torch.Tensor:
@@ -213,53 +209,3 @@ def _count(task: Task) -> int:
 def _seed_row(task: Task, seed: int, evaluations: Sequence[Evaluation]) -> dict:
     val, test = evaluations
     return {"model": task.title, "seed": seed, "val_accuracy": val.accuracy, "test_accuracy": test.accuracy}
-
-
-def sweep_penalty(probes: list[Training], test: Split) -> pd.DataFrame:
-    """Choose the penalty of a logistic regression on each probe's features, as DINOv2's evaluation does.
-
-    scikit-learn's L-BFGS on standardised features, one fit for each strength on train, the smallest validation loss
-    wins; refitted on train and val together, it is evaluated on test once. Writes penalty.csv and penalty.png.
-
-    Returns:
-        One row per probe and strength: model, name, strength, val_accuracy, val_loss, chosen, and for the chosen one
-        refitted_test_accuracy.
-    """
-    table = pd.concat([_sweep(probe.task, test) for probe in probes], ignore_index=True)
-    folder = probes[0].task.setup.config.results_path
-    write_csv(folder / "penalty.csv", table)
-    vals = {probe.task.title: probe.evaluations["val"] for probe in probes}
-    own = pd.DataFrame({title: {"accuracy": val.accuracy, "loss": val.loss} for title, val in vals.items()}).T
-    figures.save(charts.penalty(table, own), folder / "penalty.png")
-    return table
-
-
-def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
-    setup = task.setup
-    parts = [setup.train, setup.val, test]
-    features = [task.features(split).values for split in parts]
-    labels = [split.labels.cpu().numpy() for split in parts]
-    if len(features[0]) > SWEEP_IMAGES:  # scikit-learn copies what it is given
-        rows = pick(setup.train, SWEEP_IMAGES, setup.config.seed).to(features[0].device)
-        features[0], labels[0] = features[0][rows], labels[0][rows.cpu()]
-    features = [values.cpu().numpy() for values in features]
-    balance = "balanced" if setup.config.class_weights else None
-
-    def head(strength: float) -> Pipeline:
-        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, class_weight=balance))
-
-    rows = []
-    for strength in STRENGTHS:
-        probabilities = head(strength).fit(features[0], labels[0]).predict_proba(features[1])
-        accuracy = float((probabilities.argmax(1) == labels[1]).mean())
-        loss = log_loss(labels[1], probabilities, labels=range(len(setup.classes)))
-        rows.append({"strength": strength, "val_accuracy": accuracy, "val_loss": loss})
-    table = pd.DataFrame(rows)
-    table["chosen"] = table.index == table["val_loss"].idxmin()
-    refitted = head(float(table.loc[table["chosen"], "strength"].iloc[0]))
-    refitted.fit(np.concatenate(features[:2]), np.concatenate(labels[:2]))
-    score = float(refitted.score(features[2], labels[2]))
-    table["refitted_test_accuracy"] = [score if chosen else None for chosen in table["chosen"]]
-    table.insert(0, "model", task.title)
-    table.insert(1, "name", task.name)
-    return table

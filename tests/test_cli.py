@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from hw1_utils import __main__, experiment, notebook
+from hw1_utils import __main__, experiment, notebook, preparation
 from hw1_utils.__main__ import main
 from hw1_utils.config import ROOT, make_config
 from hw1_utils.files import Hw1Error
@@ -196,7 +196,7 @@ def test_an_encoder_may_be_named_several_times(monkeypatch):
 
 
 def test_an_unknown_encoder_is_one_sentence_before_any_work(monkeypatch, capsys):
-    monkeypatch.setattr(experiment, "lock", lambda folder: pytest.fail("work was begun"))
+    monkeypatch.setattr(preparation, "lock", lambda folder: pytest.fail("work was begun"))
     assert main(["data", "--profile", "quick", "--encoder", "resnet18", "--encoder", "vit_tinny_patch16_224"]) == 1
     said = one_sentence(capsys)
     assert "timm has no model 'vit_tinny_patch16_224': did you mean vit_tiny_patch16_224" in said

@@ -22,7 +22,9 @@ LAYERS = [
     {"features"},
     {"checkpoint", "tracking", "profiling"},
     {"training"},
+    {"preparation"},
     {"tasks"},
+    {"probes"},
     {"costs"},
     {"experiment"},
     {"judging"},
@@ -31,6 +33,7 @@ LAYERS = [
     {"figures"},
     {"charts"},
     {"conclusion", "evidence", "studies"},
+    {"penalty"},
     {"report"},
     {"notebook", "page", "readme"},
     {"__main__"},
@@ -57,7 +60,7 @@ def test_every_module_has_its_place():
 
 def test_the_imports_are_found_at_all():
     assert imports_of("models") == {"augment", "config", "files", "weights"}
-    assert {"cifar10", "costs", "tasks"} <= imports_of("experiment")
+    assert {"costs", "preparation", "tasks"} <= imports_of("experiment")
 
 
 @pytest.mark.parametrize("name", sorted(LEVEL))

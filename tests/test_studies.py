@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hw1_utils import studies
+from hw1_utils import penalty, studies
 from hw1_utils.config import make_config
 from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.experiment import CNNTask, ProbeTask, Training, prepare
@@ -113,15 +113,15 @@ def test_the_penalty_is_chosen_on_val_and_test_is_scored_once(trained, monkeypat
     test = load_test(probe.task.setup.config)
     scored = []
     monkeypatch.setattr(
-        studies.Pipeline, "score", lambda self, x, y: scored.append(len(y)) or float(np.mean(self.predict(x) == y))
+        penalty.Pipeline, "score", lambda self, x, y: scored.append(len(y)) or float(np.mean(self.predict(x) == y))
     )
-    sweep = studies.sweep_penalty([probe], test)
+    sweep = penalty.sweep_penalty([probe], test)
     chosen = sweep[sweep["chosen"]]
     assert chosen["strength"].tolist() == [sweep.set_index("strength")["val_loss"].idxmin()]
     assert scored == [len(test)] and chosen["refitted_test_accuracy"].tolist() > [0.8]
     folder = probe.task.setup.config.results_path
     written = pd.read_csv(folder / "penalty.csv")
-    assert written["strength"].tolist() == list(studies.STRENGTHS) and written["refitted_test_accuracy"].count() == 1
+    assert written["strength"].tolist() == list(penalty.STRENGTHS) and written["refitted_test_accuracy"].count() == 1
     assert is_picture(folder / "penalty.png")
 
 
@@ -130,7 +130,7 @@ def test_the_penalty_is_blind_to_test_labels(trained):
     test = load_test(probe.task.setup.config)
     shuffled = dataclasses.replace(test, labels=test.labels.roll(1))
     one, other = (
-        studies.sweep_penalty([probe], split).drop(columns="refitted_test_accuracy") for split in (test, shuffled)
+        penalty.sweep_penalty([probe], split).drop(columns="refitted_test_accuracy") for split in (test, shuffled)
     )
     pd.testing.assert_frame_equal(one, other)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import SMALL, PowerCut, numbers, same, weights
 
-from hw1_utils import backup, experiment, features, profiling
+from hw1_utils import backup, experiment, features, preparation, profiling
 from hw1_utils.config import ROOT
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, train
 from hw1_utils.files import Hw1Error, write_csv
@@ -148,7 +148,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_continues_where_there_is_room(n
 def test_a_read_only_output_folder_is_found_before_any_work(new_cnn, tiny_disk, monkeypatch):
     disk = tiny_disk(5000)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    monkeypatch.setattr(experiment, "load_train_val", refuse)
+    monkeypatch.setattr(preparation, "load_train_val", refuse)
     with pytest.raises(
         Hw1Error, match=r"/tiny cannot be written \(Read-only file system\): choose another output_dir\.$"
     ):

@@ -1,0 +1,118 @@
+"""The linear probe as a Task: a head on features that are computed once."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from .data import Split, batches, with_side
+from .features import Features, extract
+from .models import FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder, load_encoders
+from .preparation import Setup
+from .runtime import Precision
+from .tasks import EVAL_BATCH, Task
+from .training import Batches, trainable
+
+
+class ProbeTask(Task):
+    """A linear head on the frozen encoder. The head is trained on features computed once."""
+
+    kind = "probe"
+    sanity_lr = 3e-2
+    precision = Precision("fp32")  # the head is a sliver of the cost and all of what is trained
+
+    def __init__(self, setup: Setup, pooling: str = "cls", encoder: FrozenEncoder | None = None) -> None:
+        """`pooling`: cls or layers, see `models.Probe`. `encoder`: one that is loaded; None: the first configured."""
+        super().__init__(setup)
+        config = setup.config
+        self.encoder = encoder or load_encoder(config, setup.device, setup.precision.dtype)
+        self.rank = self.encoder.rank
+        self.variant = pooling
+        self.name = self.encoder.folder if pooling == "cls" else f"{self.encoder.folder}_{pooling}"
+        self.title = f"linear probe on {self.encoder.label}" + (", all pooled layers" if pooling == "layers" else "")
+        self.details = {
+            "recipe": f"{pooling}, AdamW, CosineAnnealingLR",
+            "encoder": self.encoder.name,
+            "weights": self.encoder.source,
+            "weights_sha256": self.encoder.weights_sha256,
+        }
+        self.epochs = config.probe_epochs
+        self.batch_size = config.probe_batch_size
+        torch.manual_seed(config.seed)
+        self.full_model = Probe(self.encoder, len(setup.classes), pooling).to(setup.device)
+        self.model = self.full_model.head
+        # A photograph goes to the encoder as large as it wants it; what is smaller anyway it enlarges itself.
+        self.image_size = max(config.image_size, min(max(self.encoder.input_size), setup.largest_side))
+        self._features: dict[str, Features] = {}
+
+    def seen(self, split: Split) -> Split:
+        if split.images.shape[-1] >= self.image_size:
+            return split
+        setup, key = self.setup, (split.sha256, self.image_size)
+        if key not in setup.larger:
+            setup.larger[key] = with_side(split, setup.config, self.image_size, setup.room)
+        return setup.larger[key]
+
+    def look(self, images: Tensor) -> Tensor:
+        return images  # resizing and normalisation are the encoder's own
+
+    def features(self, split: Split) -> Features:
+        """The columns of the split's features that the head takes, computed at the first call."""
+        if split.name not in self._features:
+            config = self.setup.config
+            whole = extract(
+                self.encoder,
+                self.seen(split).images,
+                config.extract_batch_size,
+                config.cache_path,
+                room=self.setup.room,
+                backup=self.setup.backup,
+                name=split.name,
+            )
+            self.use_features(split, replace(whole, values=whole.values[:, : self.model.in_features]))
+        return self._features[split.name]
+
+    def use_features(self, split: Split, features: Features) -> None:
+        """Take these features, N×columns of the head, for the split's; train's set the head's standardisation."""
+        self._features[split.name] = features
+        if split.name == "train" and isinstance(self.model, StandardizedLinear):
+            self.model.measure(features.values)
+
+    def image_batches(self, epoch: int) -> Batches:
+        return self._batches(self.seen(self.setup.train), epoch)
+
+    def train_batches(self, epoch: int) -> Batches:
+        return self._batches(self.features(self.setup.train), epoch)
+
+    def _batches(self, source: Split | Features, epoch: int) -> Batches:
+        inputs = source.images if isinstance(source, Split) else source.values
+        order = self._order(epoch)
+        return batches(inputs, self.setup.train.labels, self.batch_size, shuffle_seed=order, streamed=source.streamed)
+
+    def eval_batches(self, split: Split) -> Batches:
+        features = self.features(split)
+        return batches(features.values, split.labels, EVAL_BATCH, streamed=features.streamed)
+
+    def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
+        return Preprocessed(self.full_model), self.encoder.preprocess(image)
+
+    def settings(self) -> dict:
+        config = self.setup.config
+        probe = {"probe_lr": config.probe_lr, "probe_weight_decay": config.probe_weight_decay}
+        return super().settings() | probe | {"features": self.encoder.key()}
+
+    def recipe(self, model: nn.Module) -> dict:
+        config = self.setup.config
+        lr = config.probe_lr * self.encoder.features / self.model.in_features  # `layers` has ten times the inputs
+        optimizer = torch.optim.AdamW(trainable(model), lr=lr, weight_decay=config.probe_weight_decay)
+        return {
+            "optimizer": optimizer,
+            "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps()),
+            "class_weights": self.class_weights(),
+        }
+
+
+def probe_tasks(setup: Setup) -> tuple[list[ProbeTask], list[ProbeTask]]:
+    """Both probes, `cls` and `layers`, of each configured encoder."""
+    encoders = load_encoders(setup.config, setup.device, setup.precision.dtype)
+    return tuple([ProbeTask(setup, pooling, encoder) for encoder in encoders] for pooling in ("cls", "layers"))
