@@ -21,7 +21,6 @@ from hw1_utils.tasks import CNNTask, Task
 
 from .common import load, show
 
-COUNTS = (12_500, 50_000, 200_000)  # training images
 LIMIT_MB = 100  # Config.memory_mb
 ENCODER = "test_vit"  # timm's smallest: it is the amount of data that counts here
 INTERVAL_S = 0.02  # between two looks at the memory
@@ -84,13 +83,14 @@ def work(folder: Path, count: int, memory_mb: int) -> dict[str, float]:
 
 def main() -> None:
     setup, rows = load(), []
-    for count, memory_mb in [*((count, LIMIT_MB) for count in COUNTS), (COUNTS[-1], 10**6)]:
+    for count, memory_mb in ((12_500, LIMIT_MB), (50_000, LIMIT_MB), (50_000, 10**6), (200_000, LIMIT_MB)):
         with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:  # the same disk: files can be linked
             folder = Path(name)
             grown(setup.config.data_path, folder / "data", count)
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 peaks = pool.submit(work, folder, count, memory_mb).result()
             rows.append([f"{count:,}", f"{memory_mb:,}", f"{peaks['RssAnon']:,.0f}", f"{peaks['RssFile']:,.0f}"])
+            print(rows[-1])
     columns = ["Images", "`memory_mb`", "Own memory, peak MB", "Mapped files, peak MB"]
     show("Memory from files to both models' test figures", columns, rows, setup)
 
