@@ -15,14 +15,15 @@ from pathlib import Path
 from hw1_utils.config import ROOT, make_config
 from hw1_utils.data import load_test
 from hw1_utils.experiment import prepare
+from hw1_utils.models import load_encoder
 from hw1_utils.probes import ProbeTask
-from hw1_utils.studies import train_only
+from hw1_utils.studies import at_input_size, train_only
 from hw1_utils.tasks import CNNTask, Task
 
 from .common import load, show
 
 LIMIT_MB = 100  # Config.memory_mb
-ENCODER = "test_vit"  # timm's smallest: it is the amount of data that counts here
+ENCODER, SIDE = "test_vit", 64  # timm's smallest, on few pixels: it is the amount of data that counts here
 INTERVAL_S = 0.02  # between two looks at the memory
 
 
@@ -75,7 +76,8 @@ def work(folder: Path, count: int, memory_mb: int) -> dict[str, float]:
         )
         setup = prepare(config)
         test = load_test(config).to(setup.device, setup.room)
-        tasks: list[Task] = [CNNTask(setup, "tuned"), ProbeTask(setup, "layers")]
+        encoder = at_input_size(load_encoder(config, setup.device, setup.precision.dtype), SIDE)
+        tasks: list[Task] = [CNNTask(setup, "tuned"), ProbeTask(setup, "layers", encoder)]
         for task in tasks:
             train_only(task, test)
     return peaks

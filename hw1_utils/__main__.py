@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
 
     config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
     os.environ["HW1_PROFILE"] = config.profile
-    os.environ["HW1_OVERRIDES"] = json.dumps(args.settings)
+    os.environ["HW1_OVERRIDES"] = json.dumps(json.loads(os.environ.get("HW1_OVERRIDES") or "{}") | args.settings)
     # Only a run that writes the repository's own results/ is what its notebook shows.
     executed = NOTEBOOK if _is_own(config) else config.output_path / "hw1.ipynb"
     execute(executed, echo=lambda text: print(text, flush=True))
@@ -85,7 +85,10 @@ def predict(args: argparse.Namespace) -> None:
     table = classify(model, find_images(args.images))
     read = table[table["error"].isna()]
     if args.json:
-        rows = [{key: value for key, value in row.items() if value == value} for row in table.to_dict("records")]
+        rows = [
+            {key: value for key, value in row.items() if value is not None and value == value}
+            for row in table.to_dict("records")
+        ]
         print(json.dumps({"model": model.title, "classes": model.classes, "images": rows}, indent=2))
     else:
         print(read[["path", "prediction", "probability"]].to_string(index=False, float_format=lambda p: f"{p:.3f}"))
@@ -134,7 +137,8 @@ def read_settings(words: list[str]) -> dict:
     Raises:
         ValueError: a word that belongs to no name.
     """
-    settings, hints, words = {}, typing.get_type_hints(Config), list(words)
+    settings, hints = {}, typing.get_type_hints(Config)
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     while words:
         if not (word := words.pop(0)).startswith("--"):
             raise ValueError(f"{word!r} belongs to no setting")

@@ -28,7 +28,7 @@ def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame
     data by accuracy, else by balanced accuracy (see `metrics.leading`).
     """
     plain = [i for i, result in enumerate(results) if result.task.variant == "cls"]
-    best = max(plain, key=lambda i: quality["val_accuracy"][i])
+    best = max(plain, key=lambda i: quality["val_score"][i])
     pair = [next(i for i, result in enumerate(results) if result.task.kind == "cnn"), best]
     cnn, probe = (quality.iloc[i] for i in pair)
     cnn_cost, probe_cost = (costs.iloc[i] for i in pair)
@@ -190,6 +190,7 @@ def errata(quality: pd.DataFrame, costs: pd.DataFrame, sizes: pd.DataFrame) -> s
     calls = probe["operator_calls_per_step"] / cnn["operator_calls_per_step"]
     total = int(quality["test_images"].iloc[0])
     low, high = metrics.wilson(round(0.68 * total), total)
+    sizes = sizes[sizes["model"] == sizes["model"].iloc[0]]  # of the first encoder
     small, large = sizes.iloc[0], sizes.iloc[-1]
     lines = [
         f'1. "71,956 operations against 32,402, 2.2 times as many" counts calls of operators, not work. Here a '

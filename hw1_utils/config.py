@@ -111,13 +111,13 @@ class Config:
 
     def for_encoder(self, name: str) -> "Config":
         """The same settings with one of the encoders alone and, of the weights, those that are meant for it."""
-        weights, path = self.weights, ROOT / Path(self.weights or "random").expanduser()
-        if path.is_dir():
-            files = [path / f"{name}{suffix}" for suffix in (".safetensors", ".pth")]
-            weights = next((str(file) for file in files if file.is_file()), None)
-        elif len(self.encoders) > 1 and weights != "random" and path.name.split(".")[0] != name.split(".")[0]:
-            weights = None
-        return replace(self, encoder=name, weights=weights)
+        if self.weights in (None, "random"):
+            return replace(self, encoder=name)
+        path = ROOT / Path(self.weights).expanduser()
+        files = sorted(path.glob("*")) if path.is_dir() else [path]
+        if path.is_dir() or (path.exists() and len(self.encoders) > 1):
+            files = [file for file in files if file.suffix in (".safetensors", ".pth") and _meant(file, name)]
+        return replace(self, encoder=name, weights=str(files[0]) if files else None)
 
     @property
     def data_path(self) -> Path:
@@ -245,6 +245,11 @@ def _from_json(text: str) -> dict:
         raise Hw1Error(f'HW1_OVERRIDES must be a JSON object such as {{"seed": 1}}, not {text!r}.') from error
 
 
+def _meant(file: Path, encoder: str) -> bool:
+    """Whether a weights file is named after this encoder; a tag counts where both have one."""
+    return file.stem == encoder or file.name.split(".")[0] == encoder or file.stem == encoder.split(".")[0]
+
+
 def _encoder_named_by_weights(settings: dict) -> dict:
     """Let a weights file named after a timm model choose the encoder, unless one was asked for.
 
@@ -259,11 +264,12 @@ def _encoder_named_by_weights(settings: dict) -> dict:
     weights = settings.get("weights")
     if not weights or weights == "random":
         return settings
-    named = Path(weights).name.split(".")[0]
-    if not timm.is_model(named):
+    path = ROOT / Path(weights).expanduser()
+    named = path.stem if path.stem in timm.list_pretrained() else path.name.split(".")[0]
+    if path.is_dir() or not timm.is_model(named):
         return settings
     encoder = settings.setdefault("encoder", named)
-    if named not in [name.strip().split(".")[0] for name in encoder.split(",")]:
+    if not any(_meant(path, name.strip()) for name in encoder.split(",")):
         raise Hw1Error(
             f"The weights file {Path(weights).name} is named after {named}, but the encoder asked for is "
             f"{encoder}: set both to the same model, or rename the file if its name is wrong."

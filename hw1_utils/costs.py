@@ -53,7 +53,9 @@ def measure_costs(task: Task) -> dict:
     inference_batch, batch_seconds = halving(seconds_for, min(config.extract_batch_size, len(setup.train)))
     small = replace(config, image_size=task.image_size)
     peak, before = profiling.peak_memory_mb(
-        train_a_little, (small, task.kind, task.variant, task.details["encoder"], batch_size), setup.device
+        train_a_little,
+        (small, task.kind, task.variant, task.details["encoder"], batch_size, len(setup.classes)),
+        setup.device,
     )
     return {
         "parameters": parameters,
@@ -84,13 +86,13 @@ def _step_seconds(task: Task, steps: int = 4, rounds: int = 4) -> float:
     return statistics.median(row["seconds"] / steps for row in history[1:])
 
 
-def train_a_little(config: Config, kind: str, variant: str, encoder: str, batch_size: int) -> None:
-    """Three training steps on random images: the work whose memory is measured, perhaps in a process of its own."""
+def train_a_little(config: Config, kind: str, variant: str, encoder: str, batch_size: int, count: int) -> None:
+    """Three training steps on random images of `count` classes: the work whose memory is measured."""
     keep_freed_memory()
     device = find_device(config.device)
     images = torch.randint(0, 256, (batch_size, 3, config.image_size, config.image_size), dtype=torch.uint8)
-    classes = ["a", "b"]
-    split = Split("train", images, torch.arange(batch_size) % 2, [], classes).to(device)
+    classes = [str(i) for i in range(count)]
+    split = Split("train", images, torch.arange(batch_size) % count, [], classes).to(device)
     if kind == "probe":
         config = replace(config, encoder=encoder, weights="random")
     precision = choose_precision(config.precision, device)

@@ -87,6 +87,7 @@ def load_train_val(config: Config) -> tuple[Split, Split]:
             f"{len(labels)} images in {len(folder.classes)} classes cannot be split into {train_size} for training "
             f"and {val_size} for validation ({error}): add images or lower train_size and val_size."
         ) from error
+    train, val = _with_every_class(labels, train, val)
     return _decode(config, "train", folder, np.sort(train)), _decode(config, "val", folder, np.sort(val))
 
 
@@ -94,21 +95,39 @@ def load_test(config: Config) -> Split:
     """Read `test/` (a stratified, seeded part of it if `config.test_size` is smaller). For the final evaluation.
 
     Raises:
-        Hw1Error: as for `load_train_val`.
+        Hw1Error: no usable ImageFolder, or unreadable images.
     """
     folder = scan(config, "test")
-    index = np.arange(len(folder))
-    if config.test_size and config.test_size < len(folder):
-        try:
-            index, _ = train_test_split(
-                index, train_size=config.test_size, stratify=folder.targets, random_state=config.seed
-            )
-        except ValueError as error:
-            raise Hw1Error(
-                f"{config.test_size} of {len(folder)} test images in {len(folder.classes)} classes cannot be chosen "
-                f"({error}): choose another test_size, or None for all of them."
-            ) from error
-    return _decode(config, "test", folder, np.sort(index))
+    index = pick(np.array(folder.targets), config.test_size or len(folder), config.seed)
+    return _decode(config, "test", folder, index)
+
+
+def pick(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Rows of a seeded part, in order; all if there are no more than `count`. Stratified as far as that is possible.
+
+    Every class has one row at least, where `count` allows it.
+    """
+    rows = np.arange(len(labels))
+    if count >= len(labels):
+        return rows
+    images = np.bincount(labels)
+    images = images[images > 0]
+    fits = images.min() >= 2 and len(images) <= min(count, len(labels) - count)
+    chosen, _ = train_test_split(rows, train_size=count, stratify=labels if fits else None, random_state=seed)
+    return np.sort(_with_every_class(labels, chosen, chosen[:0])[0])
+
+
+def _with_every_class(labels: np.ndarray, rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where rounding has left a class out of `rows`, it changes places with the largest class, also in `others`."""
+    rows, others = rows.copy(), others.copy()
+    for label in np.setdiff1d(labels, labels[rows])[: len(rows)]:
+        wanted = np.flatnonzero(labels == label)[0]
+        counts = np.bincount(labels[rows])
+        if counts.max() == 1:
+            break  # fewer rows than classes
+        place = np.flatnonzero(labels[rows] == counts.argmax())[0]
+        others[others == wanted], rows[place] = rows[place], wanted
+    return rows, others
 
 
 def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

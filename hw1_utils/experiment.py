@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from . import metrics
 from .checkpoint import Checkpoint
 from .costs import measure_costs, trace_training
 from .data import batches
@@ -60,6 +61,13 @@ class Training:
     operators: pd.DataFrame  # of the trace
     costs: dict  # row of model_profile_comparison.csv
     evaluations: dict[str, Evaluation]  # train and val, without augmentation
+
+    @property
+    def val_score(self) -> float:
+        """The leading measure on validation: what encoders are chosen by. See `metrics.leading`."""
+        val, counts = self.evaluations["val"], self.task.setup.train.counts().values()
+        quality = metrics.summary(val.labels.numpy(), val.probabilities.numpy())
+        return quality[metrics.leading(counts)]
 
 
 def taught_by(teacher: Training) -> CNNTask:
@@ -173,7 +181,7 @@ def checkpoint_of(task: Task, name: str) -> Checkpoint:
 def settings_of(task: Task) -> dict:
     """All that weights, logs and costs depend on: the task's own settings, the pixels and labels, the machine."""
     setup = task.setup
-    data = {f"{split.name} data": task.seen(split).sha256[:16] for split in (setup.train, setup.val)}
+    data = {f"{split.name} data": split.sha256[:16] for split in (setup.train, setup.val)}
     return {
         **task.settings(),
         "device": setup.environment["device"],

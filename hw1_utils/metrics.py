@@ -97,8 +97,10 @@ def bootstrap_macro(matrix: np.ndarray, seed: int = 0) -> tuple[tuple[float, flo
     for draw in rng.multinomial(total, matrix[true, predicted] / total, RESAMPLES):
         support, guesses = (np.bincount(which, draw, classes) for which in (true, predicted))
         hits = np.bincount(true[hit], draw[hit], classes)
-        recall = hits[support > 0] / support[support > 0]
-        scores.append((recall.mean(), (2 * hits / np.maximum(support + guesses, 1)).mean()))
+        # Of a small class there may be nothing in a draw: it says nothing about it then.
+        seen, named = support > 0, support + guesses > 0
+        recall, f1 = hits[seen] / support[seen], 2 * hits[named] / (support + guesses)[named]
+        scores.append((recall.mean(), f1.mean()))
     lows, highs = np.quantile(scores, [0.025, 0.975], axis=0)
     return tuple((float(low), float(high)) for low, high in zip(lows, highs, strict=True))
 
@@ -108,25 +110,27 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Accuracy of b minus accuracy of a on the same samples, with its 95 % percentile bootstrap interval.
 
-    Samples are drawn in pairs; only how many of the N each got right alone matters, so those counts are drawn.
+    Samples are drawn in pairs; only how many of each class each got right alone matters, so those counts are drawn.
 
     Args:
         correct_a, correct_b: bool N, whether each got the sample right.
-        labels: int N; given, the accuracies are balanced ones, and samples are drawn class by class.
+        labels: int N; given, the accuracies are balanced ones: means over the classes (of a draw: those it holds).
 
     Returns:
         difference, low, high.
     """
-    rng, differences, drawn = np.random.default_rng(seed), [], []
-    groups = [np.full(len(correct_a), True)] if labels is None else [labels == label for label in np.unique(labels)]
-    for group in groups:
-        a, b = correct_a[group], correct_b[group]
-        counts = np.array([(b & ~a).sum(), (a & ~b).sum(), (a == b).sum()])
-        draws = rng.multinomial(len(a), counts / len(a), RESAMPLES)
-        differences.append((counts[0] - counts[1]) / len(a))
-        drawn.append((draws[:, 0] - draws[:, 1]) / len(a))
-    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
-    return float(np.mean(differences)), float(low), float(high)
+    classes = np.zeros(len(correct_a), int) if labels is None else np.unique(labels, return_inverse=True)[1]
+    outcome = np.where(correct_a == correct_b, 2, np.where(correct_b, 0, 1))  # only b right, only a right, neither
+    counts = np.bincount(classes * 3 + outcome, minlength=3 * (classes.max() + 1))
+
+    def difference(drawn: np.ndarray) -> float:
+        each = drawn.reshape(-1, 3)
+        each = each[each.sum(1) > 0]
+        return float(((each[:, 0] - each[:, 1]) / each.sum(1)).mean())
+
+    draws = np.random.default_rng(seed).multinomial(len(outcome), counts / len(outcome), RESAMPLES)
+    low, high = np.quantile([difference(drawn) for drawn in draws], [0.025, 0.975])
+    return difference(counts), float(low), float(high)
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:

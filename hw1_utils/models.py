@@ -84,7 +84,8 @@ class FrozenEncoder(nn.Module):
     def key(self) -> str:
         """All that the features depend on, besides the images."""
         preprocessing = (self.input_size, self.interpolation, self.mean.tolist(), self.std.tolist())
-        return f"{self.name} {self.weights_sha256} {self.dtype} {preprocessing} {LAYERS} timm {timm.__version__}"
+        computed = f"{self.dtype} {self.device.type} {LAYERS} timm {timm.__version__}"
+        return f"{self.name} {self.weights_sha256} {preprocessing} {computed}"
 
     def train(self, mode: bool = True) -> "FrozenEncoder":
         """Stay in eval mode: dropout off, normalisation statistics untouched."""

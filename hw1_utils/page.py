@@ -28,7 +28,9 @@ def write_page(results: Path, target: Path) -> Path:
     rows = quality.merge(costs, on="model", suffixes=("", "_again"))
     leading = rows["leading"].iloc[0] if "leading" in rows else "accuracy"
     # As in the conclusion, chosen on validation: a pair picked by its test results would look better than it is.
-    best_probe = rows[rows["recipe"].str.startswith("cls")].nlargest(1, "val_accuracy")
+    best_probe = rows[rows["recipe"].str.startswith("cls")].nlargest(
+        1, "val_score" if "val_score" in rows else "val_accuracy"
+    )
     pair = pd.concat([rows[rows["encoder"].isna()].head(1), best_probe])
     folders = _folders(results, costs)
     classes = {title: _shaped(folder / "per_class.csv", partial(_by, "class")) for title, folder in folders.items()}

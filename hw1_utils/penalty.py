@@ -12,7 +12,7 @@ from .data import Split
 from .experiment import Training
 from .files import write_csv
 from .probes import ProbeTask
-from .studies import pick
+from .studies import some_of
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
 SWEEP_IMAGES = 50_000  # training images at most: scikit-learn copies what it is given
@@ -43,7 +43,7 @@ def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
     features = [task.features(split).values for split in parts]
     labels = [split.labels.cpu().numpy() for split in parts]
     if len(features[0]) > SWEEP_IMAGES:  # scikit-learn copies what it is given
-        rows = pick(setup.train, SWEEP_IMAGES, setup.config.seed).to(features[0].device)
+        rows = some_of(setup.train, SWEEP_IMAGES, setup.config.seed).to(features[0].device)
         features[0], labels[0] = features[0][rows], labels[0][rows.cpu()]
     features = [values.cpu().numpy() for values in features]
     balance = "balanced" if setup.config.class_weights else None

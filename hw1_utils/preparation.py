@@ -12,6 +12,7 @@ from . import cifar10, metrics
 from .backup import Backup
 from .config import PROFILES, Config
 from .data import Split, load_test, load_train_val, make_toy_folder, pixel_statistics
+from .features import Features
 from .files import clear_partials, lock, write_csv
 from .folders import check_folder
 from .images import measure_sizes
@@ -44,6 +45,7 @@ class Setup:
     largest_side: int = 0  # of the image files, in pixels
     test_counts: dict[str, int] = field(default_factory=dict)  # test images of each class
     larger: dict[tuple[str, int], Split] = field(default_factory=dict)  # splits at another side: see `ProbeTask.seen`
+    features: dict[tuple[str, str, int], Features] = field(default_factory=dict)  # see `ProbeTask.features`
     lock: FileLock | None = None  # held for as long as this object lives: no other run writes to the same folder
 
     @property

@@ -59,16 +59,19 @@ class ProbeTask(Task):
     def features(self, split: Split) -> Features:
         """The columns of the split's features that the head takes, computed at the first call."""
         if split.name not in self._features:
-            config = self.setup.config
-            whole = extract(
-                self.encoder,
-                self.seen(split).images,
-                config.extract_batch_size,
-                config.cache_path,
-                room=self.setup.room,
-                backup=self.setup.backup,
-                name=split.name,
-            )
+            config, computed = self.setup.config, self.setup.features
+            key = (self.encoder.key(), split.sha256, self.image_size)  # both poolings take columns of the same
+            if key not in computed:
+                computed[key] = extract(
+                    self.encoder,
+                    self.seen(split).images,
+                    config.extract_batch_size,
+                    config.cache_path,
+                    room=self.setup.room,
+                    backup=self.setup.backup,
+                    name=split.name,
+                )
+            whole = computed[key]
             self.use_features(split, replace(whole, values=whole.values[:, : self.model.in_features]))
         return self._features[split.name]
 

@@ -77,6 +77,7 @@ def metrics_row(result: Result) -> dict:
         "leading": metrics.leading(setup.train.counts().values()),
         **{f"test_{name}": value for name, value in quality.items()},
         "val_accuracy": val.accuracy,
+        "val_score": training.val_score,
         "val_loss": val.loss,
         "train_accuracy": train.accuracy,
         "train_loss": train.loss,
@@ -118,8 +119,6 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     Returns:
         The tables of model_metrics_comparison.csv and model_profile_comparison.csv.
     """
-    # With cnn_recipe="assignment" the headline CNN and the assignment's are one experiment: one row.
-    results = list({result.task.name: result for result in results}.values())
     setup = results[0].task.setup
     folder = setup.config.results_path
     quality = pd.DataFrame([metrics_row(result) for result in results])

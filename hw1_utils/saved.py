@@ -157,7 +157,7 @@ def predict(model: SavedModel, paths: list[str], batch_size: int = 64) -> pd.Dat
     table["probability"] = best.values.numpy()
     table = table.join(pd.DataFrame(probabilities.numpy(), columns=names))
     table.loc[pd.notna(errors), ["prediction", "probability", *names]] = None
-    return table.assign(error=pd.array(errors, dtype="str"))
+    return table.assign(error=pd.Series(errors, dtype="object"))
 
 
 def find_images(arguments: Iterable[str]) -> list[str]:

@@ -7,13 +7,12 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import train_test_split
+from torch import Tensor
 
 from . import charts, figures, profiling
-from .data import Split
+from .data import Split, pick
 from .experiment import Training, checkpoint_of
 from .features import Features
 from .files import write_csv
@@ -30,24 +29,15 @@ PER_CLASS = (10, 30, 100, 300, 1000)  # training images, as far as there are so 
 LONGER = 5.0  # on few images the CNN gets up to this many times the epochs
 
 
-def pick(split: Split, count: int, seed: int) -> torch.Tensor:
-    """Rows of a seeded part of a split, in order, int64; all rows if it has no more than `count`.
-
-    Stratified, unless a class or one of the two parts is too small for that.
-    """
-    rows = np.arange(len(split))
-    if count < len(split):
-        labels = split.labels.cpu().numpy()
-        images = np.bincount(labels)
-        fits = images[images > 0].min() >= 2 and len(split.classes) <= count <= len(split) - len(split.classes)
-        rows, _ = train_test_split(rows, train_size=count, stratify=labels if fits else None, random_state=seed)
-    return torch.from_numpy(np.sort(rows)).to(split.labels.device)
-
-
-def part_of(split: Split, rows: torch.Tensor) -> Split:
+def part_of(split: Split, rows: Tensor) -> Split:
     """These rows of a split."""
     paths = [split.paths[i] for i in rows.tolist()]
     return replace(split, images=split.take(rows), labels=split.labels[rows], paths=paths, streamed=False)
+
+
+def some_of(split: Split, count: int, seed: int) -> Tensor:
+    """Rows of a seeded part of the split, int64, on its device: see `data.pick`."""
+    return torch.from_numpy(pick(split.labels.cpu().numpy(), count, seed)).to(split.labels.device)
 
 
 def train_only(task: Task, *others: Split, **options: object) -> list[Evaluation]:
@@ -96,7 +86,7 @@ def input_sizes(probes: list[Training]) -> pd.DataFrame:
     setup, rows = probes[0].task.setup, []
     for task in (probe.task for probe in probes):
         whole = task.seen(setup.train)
-        train = part_of(whole, pick(whole, setup.config.study_images, setup.config.seed))
+        train = part_of(whole, some_of(whole, setup.config.study_images, setup.config.seed))
         smaller = replace(setup, train=train, val=task.seen(setup.val))
         for side in input_sides(task.encoder):
             other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
@@ -132,7 +122,7 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
     work = sum(n * cnn.task.epochs * _longer(n, total) for n in counts)
     print(f"Up to {work / cnn.costs['loop_images_per_second']:.0f} s for {len(counts)} further trainings of the CNN")
     for count in counts:
-        index = pick(setup.train, count, setup.config.seed)
+        index = some_of(setup.train, count, setup.config.seed)
         smaller = replace(setup, train=part_of(setup.train, index))
         tasks: list[Task] = [_cnn_on(smaller, total, cnn.task)]
         for probe in probes:

@@ -4,9 +4,7 @@ import copy
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from sklearn.utils.class_weight import compute_class_weight
 from timm.optim import Muon
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -105,12 +103,15 @@ class Task:
         self.model.load_state_dict(self._initial)
 
     def class_weights(self) -> Tensor | None:
-        """float32 K for the loss, N / (K · images of the class), where `Config.class_weights` asks for it."""
+        """float32 K for the loss, N / (classes · images of the class), where `Config.class_weights` asks for it.
+
+        As scikit-learn's "balanced"; a class without images, as a part of the training images may have one, gets 0.
+        """
         if not self.setup.config.class_weights:
             return None
-        labels = self.setup.train.labels.cpu().numpy()
-        weights = compute_class_weight("balanced", classes=np.arange(len(self.setup.classes)), y=labels)
-        return torch.tensor(weights, dtype=torch.float32, device=self.setup.device)
+        counts = torch.tensor(list(self.setup.train.counts().values()), device=self.setup.device)
+        share = (counts > 0).sum() * counts / counts.sum()
+        return torch.where(counts > 0, 1 / share, 0.0)
 
     def steps(self) -> int:
         """Optimiser steps of the whole training."""

