@@ -160,7 +160,8 @@ def how_many_images(curve: pd.DataFrame) -> str:
         ahead = cnn.index[cnn["val_accuracy_low"] > probe["val_accuracy_high"].reindex(cnn.index)]
         gaps = (probe["val_accuracy"] - cnn["val_accuracy"]) * 100
         first, last = (f"{abs(gaps[n]):.1f} points {'ahead' if gaps[n] >= 0 else 'behind'}" for n in (few, most))
-        answer = f"beats it from {min(ahead):,} on" if len(ahead) else f"does not beat it beyond doubt with up to {most:,}"
+        never = f"does not beat it beyond doubt with up to {most:,}"
+        answer = f"beats it from {min(ahead):,} on" if len(ahead) else never
         sentences.append(
             f"{title} is {first} with {few:,} training images and {last} with {most:,}; your own CNN {answer}."
         )
