@@ -95,10 +95,15 @@ def load_test(config: Config) -> Split:
     """Read `test/` (a stratified, seeded part of it if `config.test_size` is smaller). For the final evaluation.
 
     Raises:
-        Hw1Error: no usable ImageFolder, or unreadable images.
+        Hw1Error: no usable ImageFolder, unreadable images, or fewer images asked for than there are classes.
     """
     folder = scan(config, "test")
-    index = pick(np.array(folder.targets), config.test_size or len(folder), config.seed)
+    count, classes = config.test_size or len(folder), len(folder.classes)
+    if count < classes:
+        raise Hw1Error(
+            f"test_size {count} is less than one image for each of {classes} classes: raise it, or take None."
+        )
+    index = pick(np.array(folder.targets), count, config.seed)
     return _decode(config, "test", folder, index)
 
 

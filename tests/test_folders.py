@@ -267,7 +267,11 @@ def test_too_few_images_for_the_split(make_smoke_config, toy_folder):
     assert sentence.endswith("): add images or lower train_size and val_size.")
 
 
-@pytest.mark.parametrize("test_size", [2, 29])
-def test_a_test_size_that_cannot_be_stratified(make_smoke_config, test_size):
-    sentence = refusal(load_test, make_smoke_config(test_size=test_size))
-    assert sentence.startswith(f"{test_size} of 30 test images in 3 classes cannot be chosen (")
+def test_a_test_size_below_the_number_of_classes(make_smoke_config):
+    sentence = refusal(load_test, make_smoke_config(test_size=2))
+    assert sentence == "test_size 2 is less than one image for each of 3 classes: raise it, or take None."
+
+
+def test_a_test_size_that_cannot_be_stratified_holds_every_class(make_smoke_config):
+    assert sorted(load_test(make_smoke_config(test_size=29)).counts().values()) == [9, 10, 10]
+    assert set(load_test(make_smoke_config(test_size=3)).counts().values()) == {1}
