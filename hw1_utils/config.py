@@ -167,7 +167,7 @@ class Config:
 def _is_path(value: str) -> bool:
     """Whether it can be a path at all: of something with a name, of a home directory that exists."""
     try:
-        return "\0" not in value and bool((ROOT / Path(value).expanduser()).name)
+        return value != "" and "\0" not in value and bool((ROOT / Path(value).expanduser()).name)
     except RuntimeError:
         return False
 

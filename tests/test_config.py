@@ -179,3 +179,8 @@ def test_a_weights_file_of_another_model_is_refused(monkeypatch):
 def test_as_dict_gives_back_the_same_config():
     config = make_config("quick", seed=3)
     assert Config(**config.as_dict()) == config
+
+
+def test_an_empty_path_is_refused():
+    """It would be the repository itself, and its folders the classes."""
+    assert refusal("quick", data_dir="") == "Config.data_dir must be the path of a file or folder, not ''."
