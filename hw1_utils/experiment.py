@@ -66,8 +66,7 @@ class Training:
     def val_score(self) -> float:
         """The leading measure on validation: what encoders are chosen by. See `metrics.leading`."""
         val, counts = self.evaluations["val"], self.task.setup.train.counts().values()
-        quality = metrics.summary(val.labels.numpy(), val.probabilities.numpy())
-        return quality[metrics.leading(counts)]
+        return metrics.score(val.labels.numpy(), val.probabilities.argmax(1).numpy(), metrics.leading(counts))
 
 
 def taught_by(teacher: Training) -> CNNTask:

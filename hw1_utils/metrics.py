@@ -28,6 +28,13 @@ def leading(counts: Iterable[int]) -> str:
     return "balanced_accuracy" if max(counts) > IMBALANCED * min(counts) else "accuracy"
 
 
+def score(labels: np.ndarray, predictions: np.ndarray, measure: str) -> float:
+    """The leading measure alone: `measure` as from `leading`."""
+    return float(
+        {"accuracy": accuracy_score, "balanced_accuracy": balanced_accuracy_score}[measure](labels, predictions)
+    )
+
+
 def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Quality of a classifier over all samples.
 

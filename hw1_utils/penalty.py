@@ -42,7 +42,7 @@ def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
     parts = [setup.train, setup.val, test]
     features = [task.features(split).values for split in parts]
     labels = [split.labels.cpu().numpy() for split in parts]
-    if len(features[0]) > SWEEP_IMAGES:  # scikit-learn copies what it is given
+    if len(features[0]) > SWEEP_IMAGES:
         rows = some_of(setup.train, SWEEP_IMAGES, setup.config.seed).to(features[0].device)
         features[0], labels[0] = features[0][rows], labels[0][rows.cpu()]
     features = [values.cpu().numpy() for values in features]

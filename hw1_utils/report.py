@@ -151,8 +151,8 @@ def write_flips(results: list[Result], test: Split) -> pd.DataFrame:
     rows = []
     for result in (r for r in results if r.task.kind == "cnn"):
         both = evaluate_both_ways(result.training, test)
-        for passes, evaluation in ((1, result.test), (2, both)):
-            quality = metrics.summary(evaluation.labels.numpy(), evaluation.probabilities.numpy())
+        twice = metrics.summary(both.labels.numpy(), both.probabilities.numpy())
+        for passes, quality in ((1, result.quality), (2, twice)):
             rows.append({"model": result.task.title, "passes_per_image": passes} | quality)
     table = pd.DataFrame(rows)
     write_csv(results[0].task.setup.config.results_path / "flip_averaging.csv", table)
