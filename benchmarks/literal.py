@@ -15,6 +15,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 
+def cnn(classes: int) -> nn.Sequential:
+    """The network as the text draws it, layer after layer, for images of 32×32 pixels."""
+    layers: list[nn.Module] = []
+    for before, after in ((3, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.LeakyReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, classes))
+
+
 def cnn_transform(mean: list[float], std: list[float]) -> transforms.Compose:
     return transforms.Compose(
         [

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hw1_utils.batching import batches
 from hw1_utils.config import make_config
-from hw1_utils.data import batches
 from hw1_utils.experiment import prepare
 from hw1_utils.features import extract
 from hw1_utils.models import load_encoder

@@ -44,7 +44,7 @@ def throughput(setup) -> None:
             **task.recipe(task.model),
         )
 
-    reference = CNN(len(setup.classes)).to(setup.device)
+    reference = literal.cnn(len(setup.classes)).to(setup.device)
     transform = literal.cnn_transform(setup.mean.tolist(), setup.std.tolist())
     loader = literal.loader(
         setup.config.data_path / "train", transform, task.batch_size, names=setup.train.paths[:count], shuffle=True
@@ -87,7 +87,7 @@ def time_to_target(setup) -> None:
         **quick.recipe(quick.model),
     )
     mean, std = setup.mean.tolist(), setup.std.tolist()
-    model = CNN(len(setup.classes)).to(setup.device)
+    model = literal.cnn(len(setup.classes)).to(setup.device)
     folder, names = setup.config.data_path / "train", setup.train.paths
     train = literal.loader(folder, literal.cnn_transform(mean, std), quick.batch_size, names=names, shuffle=True)
     judge = literal.loader(folder, literal.eval_transform(mean, std, 32), EVAL_BATCH, names=val.paths, shuffle=False)

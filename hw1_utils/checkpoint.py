@@ -15,7 +15,7 @@ class Checkpoint:
     """One file that holds everything `fit` needs to go on after its last finished epoch.
 
     No generator's state is part of it: every epoch's order and augmentation are seeded by the epoch's own number
-    (`data.epoch_seed`), and the models here draw nothing themselves.
+    (`batching.epoch_seed`), and the models here draw nothing themselves.
     """
 
     path: Path

@@ -36,7 +36,8 @@ class CNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images B×3×S×S to logits B×K."""
         for conv in (self.conv1, self.conv2, self.conv3):
-            x = self.pool(self.activation(conv(x)))  # S -> S/2 -> S/4 -> S/8
+            # LeakyReLU rises, so it may as well come after the maximum: the same numbers from a quarter of the work.
+            x = self.activation(self.pool(conv(x)))  # S -> S/2 -> S/4 -> S/8
         return self.head(x.flatten(1))
 
 

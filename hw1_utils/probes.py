@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .data import Split, batches, with_side
+from .batching import batches
+from .data import Split, with_side
 from .features import Features, extract
 from .models import FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder, load_encoders
 from .preparation import Setup

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .augment import make_transform
-from .data import Split, batches, epoch_seed
+from .batching import batches, epoch_seed
+from .data import Split
 from .models import CNN
 from .preparation import Setup
 from .recipes import RECIPES, Fp32Muon, one_cycle

@@ -14,7 +14,7 @@ LAYERS = [
     {"__init__"},
     {"files"},
     {"runtime"},
-    {"config", "arrays"},
+    {"config", "arrays", "batching"},
     {"cifar10", "folders", "images", "augment", "metrics", "backup"},
     {"data", "recipes"},
     {"weights"},

@@ -60,6 +60,8 @@ def test_cnn_is_the_architecture_to_the_letter():
     expected = x.reshape(4, -1) @ w.T + b
     torch.testing.assert_close(model(images), expected)
     torch.testing.assert_close(model.eval()(images), expected)
+    gradients = [torch.autograd.grad(F.cross_entropy(y, torch.arange(4)), w1) for y in (model(images), expected)]
+    torch.testing.assert_close(*gradients)
 
 
 # ---- the frozen encoder
