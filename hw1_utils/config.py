@@ -23,6 +23,7 @@ PROFILES: Mapping[str, dict] = {
         "train_size": 5000,
         "val_size": 1000,
         "test_size": 2000,
+        "cnn_epochs": 40,
         "cnn_batch_size": 64,
         "study_images": 1000,
     },
@@ -60,7 +61,7 @@ class Config:
     test_size: int | None = None  # test images; None: all
 
     cnn_recipe: str = "tuned"  # of the headline CNN; assignment, short and taught are run beside it
-    cnn_epochs: int = 40  # recipes tuned and taught
+    cnn_epochs: int = 80  # recipes tuned and taught
     short_epochs: int = 12  # recipes assignment and short
     cnn_batch_size: int = 256
     class_weights: bool = False  # True: the loss counts rare classes as much as frequent ones (CNN and probe)
