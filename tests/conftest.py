@@ -37,7 +37,7 @@ def make_smoke_config(tmp_path: Path, toy_folder: Path) -> Callable[..., Config]
     """`make_smoke_config(field=value, …)`: the smoke profile on `toy_folder`, on the CPU, writing to tmp_path/out."""
 
     def make(**overrides: object) -> Config:
-        here = {"data_dir": str(toy_folder), "output_dir": str(tmp_path / "out"), "device": "cpu"}
+        here = {"data_dir": str(toy_folder), "output_dir": str(tmp_path / "out"), "device": "cpu", "profile_steps": 2}
         return make_config("smoke", **(here | overrides))
 
     return make
