@@ -4,6 +4,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
@@ -66,6 +67,10 @@ def test_every_rows_figures_stand_in_the_answer(results):
 
 
 def test_the_headline_says_which_by_how_much_and_at_what_cost(results):
+    accuracy = np.array([0.877, 0.852, 0.707, 0.877, 0.902, 0.921])
+    quality = {"test_accuracy": accuracy, "test_accuracy_low": accuracy - 0.006, "test_accuracy_high": accuracy + 0.006}
+    change(results / QUALITY, **quality)
+    change(results / COSTS, inference_images_per_second=[13_167.0] * 4 + [84.0, 79.0])
     soup = page(results)
     lead, price = (soup.select_one(f"header p.{name}").get_text() for name in ("lead", "price"))
     assert "deit_tiny_patch16_224 [50130a98d970] is 2.5 points ahead: 90.2% accuracy against 87.7%" in lead
