@@ -1,6 +1,7 @@
 """Execute the notebook headless, echo its progress, and leave an executed copy; stamp it with an address."""
 
 import asyncio
+import atexit
 import json
 import os
 import signal
@@ -75,6 +76,12 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
             "The notebook's process was ended from outside, perhaps for want of memory: run it again, and it continues "
             "after the last finished epoch."
         ) from error
+    except KeyboardInterrupt:
+        # nbclient cleans up when Python ends, and complains then if the same Ctrl-C has ended the kernel.
+        atexit.unregister(client._cleanup_kernel)
+        with suppress(DeadKernelError):
+            client._cleanup_kernel()
+        raise
     finally:
         for pid in _tensorboards() - servers:
             os.kill(pid, signal.SIGTERM)
