@@ -1,7 +1,6 @@
 """Execute the notebook headless, echo its progress, and leave an executed copy; stamp it with an address."""
 
 import asyncio
-import atexit
 import json
 import os
 import signal
@@ -31,6 +30,10 @@ class _EchoingClient(NotebookClient):
         if msg["msg_type"] == "stream" and LIVE not in cell.metadata.get("tags", []):
             self.echo(msg["content"]["text"])
         return super().process_message(msg, cell, cell_index)
+
+    def _cleanup_kernel(self) -> None:
+        with suppress(DeadKernelError):  # called as Python ends: Ctrl-C may have ended the kernel by then
+            super()._cleanup_kernel()
 
 
 def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], None] = print) -> None:
@@ -76,12 +79,6 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
             "The notebook's process was ended from outside, perhaps for want of memory: run it again, and it continues "
             "after the last finished epoch."
         ) from error
-    except KeyboardInterrupt:
-        # nbclient cleans up when Python ends, and complains then if the same Ctrl-C has ended the kernel.
-        atexit.unregister(client._cleanup_kernel)
-        with suppress(DeadKernelError):
-            client._cleanup_kernel()
-        raise
     finally:
         for pid in _tensorboards() - servers:
             os.kill(pid, signal.SIGTERM)
