@@ -128,7 +128,7 @@ def attempt(tmp_path, monkeypatch, capsys):
     return attempt
 
 
-@settings(max_examples=15, **EXAMPLES)
+@settings(max_examples=25, **EXAMPLES)
 @given(files=sound_folders())
 def test_a_sound_folder_is_never_refused(attempt, files):
     assert attempt(files, {}) is None

@@ -203,7 +203,7 @@ def test_paired_difference_of_a_hand_table():
 
 def test_paired_intervals_cover_the_truth_about_95_times_in_100():
     rng, covered = np.random.default_rng(0), []
-    for both, only_a, only_b, neither in rng.multinomial(500, [0.7, 0.05, 0.1, 0.15], 250):
+    for both, only_a, only_b, neither in rng.multinomial(500, [0.7, 0.05, 0.1, 0.15], 500):
         _, low, high = metrics.paired_difference(*flags(both, only_a, only_b, neither))
         covered.append(low <= 0.05 <= high)
     assert 0.92 < np.mean(covered) < 0.98
