@@ -22,7 +22,7 @@ COLAB = "https://colab.research.google.com/"
 
 
 class _EchoingClient(NotebookClient):
-    """Prints what cells print, as they print it."""
+    """Prints what cells print, as they print it; Ctrl-C ends the waiting for a cell."""
 
     echo: Callable[[str], None]
 
@@ -31,9 +31,24 @@ class _EchoingClient(NotebookClient):
             self.echo(msg["content"]["text"])
         return super().process_message(msg, cell, cell_index)
 
+    async def async_start_new_kernel(self, **kwargs: object) -> None:
+        # nbclient's own handler ends the kernel but not the waiting for it; cancelled, it ends both, in order.
+        with suppress(NotImplementedError):  # Windows has no such handlers; there asyncio.run cancels by itself
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, asyncio.current_task().cancel)
+        await super().async_start_new_kernel(**kwargs)
+
     def _cleanup_kernel(self) -> None:
-        with suppress(DeadKernelError):  # called as Python ends: Ctrl-C may have ended the kernel by then
+        if self.km is not None:  # as Python ends: else Ctrl-C came while the kernel was being ended, and all is done
             super()._cleanup_kernel()
+
+    async def run(self) -> None:
+        """Execute all cells. Raises asyncio.CancelledError after Ctrl-C, which nbclient takes for a dead kernel."""
+        try:
+            await self.async_execute()
+        except DeadKernelError:
+            if asyncio.current_task().cancelling():
+                raise asyncio.CancelledError from None
+            raise
 
 
 def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], None] = print) -> None:
@@ -44,6 +59,7 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
 
     Raises:
         Hw1Error: a cell failed (the message is that cell's own), or the kernel was killed.
+        KeyboardInterrupt: Ctrl-C; the kernel has been ended.
     """
     from ipykernel.kernelspec import install
 
@@ -57,7 +73,6 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
         resources={"metadata": {"path": str(ROOT)}},
         extra_arguments=["--log-level=ERROR"],  # else each start warns that its sockets are not encrypted
         shutdown_kernel="immediate",  # Ctrl-C must not wait for an epoch; what is finished is on disk
-        on_notebook_start=_let_ctrl_c_through,
     )
     client.echo = lambda text: echo(text.rstrip("\n")) if text.strip() else None
 
@@ -69,7 +84,9 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
     client.on_cell_start = announce
     servers = _tensorboards()
     try:
-        client.execute()
+        asyncio.run(client.run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     except CellExecutionError as error:
         failed = output.with_suffix(".failed.ipynb")
         _write(document, failed)
@@ -83,12 +100,6 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
         for pid in _tensorboards() - servers:
             os.kill(pid, signal.SIGTERM)
     _write(document, output)
-
-
-def _let_ctrl_c_through(notebook: nbformat.NotebookNode) -> None:
-    """Undo nbclient's own handler, which ends the kernel but not the waiting for it."""
-    with suppress(NotImplementedError):  # Windows has no such handlers
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
 
 def stamp(repo: str, files: tuple[Path, ...] = (NOTEBOOK, ROOT / "README.md", ROOT / "README.ru.md")) -> None:
