@@ -1,7 +1,10 @@
-"""What every benchmark needs: interleaved timing, the machine in one line, a Markdown table."""
+"""What every benchmark needs: interleaved timing, a process apart, the machine in one line, a Markdown table."""
 
+import multiprocessing
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
@@ -31,6 +34,24 @@ def side_by_side(
             if turn:
                 seconds[name].append(now(device) - started)
     return seconds
+
+
+@contextmanager
+def own_process(make: Callable[..., object], *args: object) -> Iterator[Callable[[str], object]]:
+    """Make an object in a new process; yields a function that calls one of its methods there, by name."""
+    with ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=_make, initargs=(make, *args)
+    ) as pool:
+        yield lambda method: pool.submit(_call, method).result()
+
+
+def _make(make: Callable[..., object], *args: object) -> None:
+    global _made  # lives as long as the process
+    _made = make(*args)
+
+
+def _call(method: str) -> object:
+    return getattr(_made, method)()
 
 
 def rate(count: int, seconds: list[float]) -> str:

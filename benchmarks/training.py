@@ -1,20 +1,29 @@
 """`python -m benchmarks.training`: the CNN's training against pure compute and against the literal pipeline."""
 
-import itertools
 import statistics
-import time
 
 import torch
 import torch.nn.functional as F
 
 from hw1_utils.models import CNN
+from hw1_utils.preparation import Setup
 from hw1_utils.tasks import EVAL_BATCH, CNNTask
 from hw1_utils.training import evaluate, first_steps, fit
 
 from . import literal
-from .common import load, rate, ratio, show, side_by_side
+from .common import load, own_process, rate, ratio, show, side_by_side
 
 STEPS, TARGET, LITERAL_EPOCHS = 40, 0.67, 20
+
+
+def _literal(setup: Setup, names: list[str]) -> tuple:
+    """The literal CNN on these training images, as arguments of `own_process`."""
+    folder, mean, std = setup.config.data_path / "train", setup.mean.tolist(), setup.std.tolist()
+    size = setup.config.cnn_batch_size
+    train = literal.loader(folder, literal.cnn_transform(mean, std), size, names=names, shuffle=True)
+    judge = literal.eval_transform(mean, std, setup.config.image_size)
+    val = literal.loader(folder, judge, EVAL_BATCH, names=setup.val.paths, shuffle=False)
+    return literal.Experiment, literal.cnn(len(setup.classes)), train, val, setup.device
 
 
 def throughput(setup) -> None:
@@ -44,17 +53,9 @@ def throughput(setup) -> None:
             **task.recipe(task.model),
         )
 
-    reference = literal.cnn(len(setup.classes)).to(setup.device)
-    transform = literal.cnn_transform(setup.mean.tolist(), setup.std.tolist())
-    loader = literal.loader(
-        setup.config.data_path / "train", transform, task.batch_size, names=setup.train.paths[:count], shuffle=True
-    )
-
-    def as_written() -> None:
-        for _ in literal.train(reference, loader, setup.device, lr=1e-3, epochs=1):
-            pass
-
-    seconds = side_by_side({"pure": pure, "package": package, "literal": as_written}, setup.device)
+    with own_process(*_literal(setup, setup.train.paths[:count])) as call:
+        work = {"pure": pure, "package": package, "literal": lambda: call("epoch")}
+        seconds = side_by_side(work, setup.device)
     rows = [
         ["pure compute, resident random tensors", rate(count, seconds["pure"]), ""],
         ["`fit`: batches, augmentation, EMA, sums", rate(count, seconds["package"]), ""],
@@ -86,29 +87,22 @@ def time_to_target(setup) -> None:
         say=print,
         **quick.recipe(quick.model),
     )
-    mean, std = setup.mean.tolist(), setup.std.tolist()
-    model = literal.cnn(len(setup.classes)).to(setup.device)
-    folder, names = setup.config.data_path / "train", setup.train.paths
-    train = literal.loader(folder, literal.cnn_transform(mean, std), quick.batch_size, names=names, shuffle=True)
-    judge = literal.loader(folder, literal.eval_transform(mean, std, 32), EVAL_BATCH, names=val.paths, shuffle=False)
     seconds: list[float] = []
-    epochs = literal.train(model, train, setup.device, lr=1e-3, epochs=LITERAL_EPOCHS)
-    for epoch in itertools.count(1):
-        started = time.perf_counter()
-        if next(epochs, None) is None:
-            raise SystemExit(f"The literal pipeline did not reach {TARGET:.0%} in {LITERAL_EPOCHS} epochs.")
-        seconds.append(time.perf_counter() - started)
-        accuracy = literal.accuracy(model, judge, setup.device)
-        print(f"  literal epoch {epoch}: val {accuracy:.3f}, {sum(seconds):.0f} s", flush=True)
-        if accuracy >= TARGET:
-            break
+    with own_process(*_literal(setup, setup.train.paths)) as call:
+        accuracy = 0.0
+        while accuracy < TARGET:
+            if len(seconds) == LITERAL_EPOCHS:
+                raise SystemExit(f"The literal pipeline did not reach {TARGET:.0%} in {LITERAL_EPOCHS} epochs.")
+            seconds.append(call("epoch"))
+            accuracy = call("accuracy")
+            print(f"  literal epoch {len(seconds)}: val {accuracy:.3f}, {sum(seconds):.0f} s", flush=True)
     rows = [
         ["package, recipe tuned, 4-epoch schedule", f"{reached[-1]:.0f}", ""],
         [f"literal pipeline ({len(seconds)} epochs of {statistics.median(seconds):.0f} s)", f"{sum(seconds):.0f}", ""],
         ["literal over package", "", f"{sum(seconds) / reached[-1]:.1f}×"],
     ]
     show(
-        f"Training to {TARGET:.0%} of {len(val):,} validation images on {len(names):,} training images, one run",
+        f"Training to {TARGET:.0%} of {len(val):,} validation images on {len(setup.train):,} training images, one run",
         ["What", "Seconds", "Ratio"],
         rows,
         setup,
