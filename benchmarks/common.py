@@ -39,13 +39,14 @@ def side_by_side(
 @contextmanager
 def own_process(make: Callable[..., object], *args: object) -> Iterator[Callable[[str], object]]:
     """Make an object in a new process; yields a function that calls one of its methods there, by name."""
-    with ProcessPoolExecutor(
-        1, mp_context=multiprocessing.get_context("spawn"), initializer=_make, initargs=(make, *args)
-    ) as pool:
+    given = (multiprocessing.get_start_method(), make, *args)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_make, initargs=given) as pool:
         yield lambda method: pool.submit(_call, method).result()
 
 
-def _make(make: Callable[..., object], *args: object) -> None:
+def _make(start_method: str, make: Callable[..., object], *args: object) -> None:
+    # A spawned process would spawn its children too: seconds at each start of a DataLoader's workers.
+    multiprocessing.set_start_method(start_method, force=True)
     global _made  # lives as long as the process
     _made = make(*args)
 
