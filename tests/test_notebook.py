@@ -19,7 +19,8 @@ from tensorboard import manager
 
 from hw1_utils import saved
 from hw1_utils.config import ROOT
-from hw1_utils.notebook import LIVE, NOTEBOOK
+from hw1_utils.files import Hw1Error
+from hw1_utils.notebook import LIVE, NOTEBOOK, execute
 
 OUTPUTS = ROOT / "outputs" / "smoke"
 MODELS = ("cnn", "cnn_short", "cnn_assignment", "cnn_taught", "vit", "vit_layers")
@@ -144,6 +145,14 @@ def test_models_are_left_to_predict_with(run):
     files = [str(OUTPUTS / "toy" / path) for path in predictions["path"]]
     again = saved.predict(saved.load_model(OUTPUTS / "models/vit.safetensors", device), files)
     assert again["prediction"].tolist() == predictions["prediction"].tolist()
+
+
+def test_a_kernel_that_is_killed_is_told_from_ctrl_c(tmp_path):
+    document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")])
+    nbformat.write(document, tmp_path / "killed.ipynb")
+    with pytest.raises(Hw1Error, match="ended from outside"):
+        execute(tmp_path / "out.ipynb", notebook=tmp_path / "killed.ipynb")
+    assert not (tmp_path / "out.ipynb").exists()
 
 
 def test_committed_notebook_is_small_and_has_the_colab_metadata():
