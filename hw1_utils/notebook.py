@@ -4,12 +4,13 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -61,19 +62,17 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
         Hw1Error: a cell failed (the message is that cell's own), or the kernel was killed.
         KeyboardInterrupt: Ctrl-C; the kernel has been ended.
     """
-    from ipykernel.kernelspec import install
-
     document = nbformat.read(notebook, as_version=4)
-    # A kernel spec of this very Python: `python3` on this machine may name another one.
-    install(user=False, prefix=sys.prefix, kernel_name="hw1")
     client = _EchoingClient(
         document,
         timeout=None,
-        kernel_name="hw1",
         resources={"metadata": {"path": str(ROOT)}},
         extra_arguments=["--log-level=ERROR"],  # else each start warns that its sockets are not encrypted
         shutdown_kernel="immediate",  # Ctrl-C must not wait for an epoch; what is finished is on disk
     )
+    # Without any kernel spec, `python3` is this very Python; one on this machine may name another. Set here, not
+    # handed over above: nbclient would not end a kernel whose manager it was given.
+    client.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client.echo = lambda text: echo(text.rstrip("\n")) if text.strip() else None
 
     def announce(cell: dict, cell_index: int) -> None:
