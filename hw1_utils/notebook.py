@@ -32,6 +32,10 @@ class _EchoingClient(NotebookClient):
             self.echo(msg["content"]["text"])
         return super().process_message(msg, cell, cell_index)
 
+    def create_kernel_manager(self) -> AsyncKernelManager:
+        # Without any kernel spec, `python3` is this very Python; one on this machine may name another.
+        return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+
     async def async_start_new_kernel(self, **kwargs: object) -> None:
         # nbclient's own handler ends the kernel but not the waiting for it; cancelled, it ends both, in order.
         with suppress(NotImplementedError):  # Windows has no such handlers; there asyncio.run cancels by itself
@@ -70,9 +74,6 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
         extra_arguments=["--log-level=ERROR"],  # else each start warns that its sockets are not encrypted
         shutdown_kernel="immediate",  # Ctrl-C must not wait for an epoch; what is finished is on disk
     )
-    # Without any kernel spec, `python3` is this very Python; one on this machine may name another. Set here, not
-    # handed over above: nbclient would not end a kernel whose manager it was given.
-    client.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client.echo = lambda text: echo(text.rstrip("\n")) if text.strip() else None
 
     def announce(cell: dict, cell_index: int) -> None:
