@@ -1,5 +1,6 @@
 """The notebook from top to bottom in the smoke profile, headless, in a fresh kernel; its outputs are inspected."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -9,15 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 import nbformat
 import pandas as pd
 import pytest
 import torch
+from jupyter_client import AsyncKernelManager
 from PIL import Image
 from tensorboard import manager
 
-from hw1_utils import saved
+from hw1_utils import notebook, saved
 from hw1_utils.config import ROOT
 from hw1_utils.files import Hw1Error
 from hw1_utils.notebook import LIVE, NOTEBOOK, execute
@@ -147,12 +150,85 @@ def test_models_are_left_to_predict_with(run):
     assert again["prediction"].tolist() == predictions["prediction"].tolist()
 
 
-def test_a_kernel_that_is_killed_is_told_from_ctrl_c(tmp_path):
-    document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")])
-    nbformat.write(document, tmp_path / "killed.ipynb")
-    with pytest.raises(Hw1Error, match="ended from outside"):
-        execute(tmp_path / "out.ipynb", notebook=tmp_path / "killed.ipynb")
-    assert not (tmp_path / "out.ipynb").exists()
+# ---- the end of a run, tried with notebooks of one or two cells
+
+
+SERVERS = """
+import json, os, subprocess, sys
+from pathlib import Path
+from tensorboard import manager, version
+
+# As TensorBoard does, it takes back its note when it is asked to end.
+CODE = "import os, signal, sys, time; signal.signal(15, lambda *_: (os.remove(sys.argv[1]), exit())); time.sleep(60)"
+
+def server(name, **options):
+    note = Path(manager._get_info_dir(), f"pid-{name}.info")
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(note)], **options)
+    info = manager.TensorBoardInfo(version.VERSION, 0, process.pid, 6006, ".", "", "", "")
+    note.write_text(manager._info_to_string(info))
+    return process
+
+own, foreign, gone = server("own"), server("foreign", start_new_session=True), server("gone", start_new_session=True)
+gone.kill()
+gone.wait()
+print(foreign.pid)
+"""
+
+
+@pytest.fixture
+def run_cells(tmp_path, monkeypatch):
+    """`run_cells(source, …)`: execute these cells, with a folder of their own for TensorBoard's notes."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def run(*cells):
+        document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        nbformat.write(document, tmp_path / "in.ipynb")
+        said = []
+        try:
+            execute(tmp_path / "out.ipynb", notebook=tmp_path / "in.ipynb", echo=said.append)
+        finally:
+            run.said = said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("last_cell", "error"),
+    [
+        ("1", None),
+        ("raise ValueError('the real error')", "the real error"),
+        ("os.kill(os.getpid(), 9)", "from outside"),
+    ],
+)
+def test_a_run_ends_its_own_tensorboard_and_no_other(run_cells, tmp_path, last_cell, error):
+    """However it ends; of a server that was killed only its note is left, and that is no error."""
+    with pytest.raises(Hw1Error, match=error) if error else contextlib.nullcontext():
+        run_cells(SERVERS, last_cell)
+    os.kill(int(run_cells.said[-1]), signal.SIGKILL)  # the foreign one was still there
+    assert {note.name for note in (tmp_path / ".tensorboard-info").iterdir()} == {"pid-foreign.info", "pid-gone.info"}
+    assert (tmp_path / "out.ipynb").exists() == (error is None)
+
+
+def test_results_are_written_though_the_clean_up_fails(run_cells, tmp_path, monkeypatch):
+    def fail(*_):
+        raise PermissionError("of another user")
+
+    monkeypatch.setattr(manager, "get_all", fail)
+    monkeypatch.setattr(AsyncKernelManager, "cleanup_resources", fail)
+    run_cells("print('done')")
+    assert run_cells.said == ["done"] and (tmp_path / "out.ipynb").exists()
+    with pytest.raises(Hw1Error, match="the real error"):
+        run_cells("raise ValueError('the real error')")
+
+
+def test_a_notebook_that_cannot_be_kept_does_not_hide_the_error_of_its_cell(run_cells, monkeypatch):
+    def full(*_):
+        raise Hw1Error("No room.")
+
+    monkeypatch.setattr(notebook, "_write", full)
+    with pytest.raises(Hw1Error, match="^the real error$"):
+        run_cells("raise ValueError('the real error')")
 
 
 def test_committed_notebook_is_small_and_has_the_colab_metadata():
