@@ -11,6 +11,7 @@ import argparse
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -136,6 +137,8 @@ def left_on_disk(folder: Path) -> dict[str, object]:
         if file.suffix == ".pt":
             found[name] = _plain(torch.load(io.BytesIO(read_sealed(file)), weights_only=True))
         elif "tfevents" in name:
+            # A training that was killed in its first epoch begins anew, under a name that sorts behind the old one.
+            name = re.sub(r"tfevents\.\d+", "tfevents", name)
             events = [event for event in EventFileLoader(str(file)).Load() if event.HasField("summary")]
             found[name] = [(event.step, event.summary.SerializeToString()) for event in events]
         elif file.suffix == ".safetensors":

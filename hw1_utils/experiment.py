@@ -120,10 +120,9 @@ def _train(task: Task) -> Training:
         (state / "costs").unlink(missing_ok=True)  # it speaks of the trace that is replaced now
         trace = trace_training(task)
         print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
-    tracker = Tracker(task.runs / "logs")
+    tracker = Tracker(task.runs / "logs", frozen=task.encoder if task.kind == "probe" else None)
     extraction = 0.0
     if task.kind == "probe":
-        tracker.log_frozen(task.encoder)
         extraction = sum(task.features(split).seconds for split in (setup.train, setup.val))
     task.reset()
     recipe = task.recipe(task.model)

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from hw1_utils import tracking
 from hw1_utils.tracking import Tracker
 
 TAGS = ["accuracy", "learning_rate", "loss"]
@@ -38,8 +38,8 @@ def logs(tmp_path):
     return tmp_path / "runs" / "cnn" / "logs"
 
 
-def log(logs, epochs, start, shift=0.0):
-    tracker = Tracker(logs)
+def log(logs, epochs, start, shift=0.0, frozen=None):
+    tracker = Tracker(logs, frozen)
     tracker.start_at(start)
     for epoch in epochs:
         tracker.log_epoch(row(epoch, shift), network())
@@ -92,13 +92,11 @@ def test_histograms_of_weights_and_of_the_gradients_there_are(logs):
 
 
 def test_frozen_weights_are_logged_once_and_survive_a_restart(logs):
-    tracker = Tracker(logs)
-    tracker.log_frozen(network())
-    tracker.log_frozen(network())  # run again after an interruption
-    log(logs, [1], start=1)
+    log(logs, [1], start=1, frozen=network())
+    log(logs, [2], start=2, frozen=network())
     events = read(logs / "train")
     assert [event.step for event in events.Histograms("frozen/0.weight")] == [0]
-    assert points(logs / "train", "loss") == [(1, 2.0)]
+    assert points(logs / "train", "loss") == [(1, 2.0), (2, 1.0)]
 
 
 def test_a_continued_run_replaces_points_instead_of_doubling_them(logs):
@@ -114,13 +112,25 @@ def test_start_at_forgets_everything_from_there_on(logs):
     Tracker(logs).start_at(10)
     assert [step for step, _ in points(logs / "train", "loss")] == list(range(1, 10))
     Tracker(logs).start_at(1)
-    assert [list((logs / part).iterdir()) for part in ("train", "val")] == [[], []]
+    assert [read(logs / part).Tags()["scalars"] for part in ("train", "val")] == [[], []]
+
+
+def test_a_fresh_trainings_files_sort_behind_the_old_ones_and_these_go(logs, monkeypatch):
+    (logs / "val").mkdir(parents=True)
+    (logs / "val" / "events.out.tfevents.0000000080.hw1").write_bytes(b"of an earlier version")
+    for seconds in (60, 0):
+        monkeypatch.setattr(tracking, "READER_S", seconds)
+        before = {file.name for file in (logs / "val").iterdir()}
+        log(logs, [1, 2], start=1, shift=10.0)
+        names = {file.name for file in (logs / "val").iterdir() if file.stat().st_size}
+        assert len(names) == 2 and min(names) > max(before)
+        assert points(logs / "val", "loss") == [(1, 13.0), (2, 11.5)]
+    assert {file.name for file in (logs / "val").iterdir()} == names  # nothing else is left
 
 
 def test_no_host_name_in_file_names_or_bytes(logs, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "name-of-this-host")  # what SummaryWriter would put in
-    log(logs, [1, 2], start=1)
-    Tracker(logs).log_frozen(network())
+    log(logs, [1, 2], start=1, frozen=network())
     files = [file for file in logs.parent.rglob("*") if file.is_file()]
     assert len(files) == 5
     for file in files:
@@ -128,28 +138,47 @@ def test_no_host_name_in_file_names_or_bytes(logs, monkeypatch):
         assert b"name-of-this-host" not in file.read_bytes()
 
 
-def test_a_tensorboard_server_shows_both_runs(logs):
-    log(logs, [1, 2], start=1)
+@pytest.fixture
+def server(request, logs):
+    """`curve(run, tag)` of a running TensorBoard: [(step, value), …] as it shows them."""
+    logs.mkdir(parents=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs.parent.parent)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--load_fast=false"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs.parent.parent), f"--port={port}"]
+    command += ["--host=127.0.0.1", "--reload_interval=1", f"--load_fast={request.param}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
-    tags, deadline = {}, time.monotonic() + 60
-    try:
-        while len(tags) < 2 and time.monotonic() < deadline and server.poll() is None:
-            try:
-                with opener.open(f"http://127.0.0.1:{port}/data/plugin/scalars/tags", timeout=5) as answer:
-                    tags = json.load(answer)
-            except (urllib.error.URLError, OSError):
-                pass
-            time.sleep(0.2)
-    finally:
-        server.terminate()
-        said = server.communicate(timeout=20)[1]
-    assert {run: sorted(found) for run, found in tags.items()} == {
-        "cnn/logs/train": TAGS,
-        "cnn/logs/val": ["accuracy", "loss"],
-    }, said
+
+    def curve(run, tag):
+        try:
+            with opener.open(
+                f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?run={run}&tag={tag}", timeout=5
+            ) as r:
+                return [(step, pytest.approx(value, rel=1e-6)) for _, step, value in json.load(r)]
+        except OSError:
+            return None  # not yet up, or it has not read that far
+
+    yield curve
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.mark.parametrize("server", ["true", "false"], indirect=True, ids=["its fast loader", "its Python loader"])
+def test_a_running_tensorboard_shows_the_last_training_alone(server, logs):
+    """An interrupted and continued one as one curve, a second one without what the first left behind."""
+
+    def shows(expected):
+        deadline = time.monotonic() + 60
+        while (found := server("cnn/logs/val", "loss")) != expected and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found == expected or found
+
+    curve = [(epoch, 3 / epoch) for epoch in range(1, 13)]
+    log(logs, range(1, 11), start=1)
+    log(logs, range(9, 13), start=9)
+    assert shows(curve) is True
+    log(logs, [1, 2], start=1, shift=10.0)
+    assert shows([(1, 13.0), (2, 11.5)]) is True
+    log(logs, [3], start=3, shift=10.0)
+    assert shows([(1, 13.0), (2, 11.5), (3, 11.0)]) is True
