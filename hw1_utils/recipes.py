@@ -1,5 +1,6 @@
 """How the CNN is trained: its recipes, and what they need beside torch's optimisers."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -7,6 +8,7 @@ from unittest import mock
 
 import torch
 from timm.optim import Muon, muon
+from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class Recipe:
     one_cycle: bool  # linear warm-up and decay to zero over the whole run; else a constant rate
     label_smoothing: float
     teacher_weight: float  # > 0: this share of every target is the probe's probabilities, the rest the label
-    ema_decay: float  # > 0: evaluate an exponential moving average of the weights (0.99 = the last ~100 steps)
+    ema_decay: float  # > 0: evaluate a `MovingAverage` of the weights (0.99 = the last ~100 steps)
 
 
 # RandomResizedCrop's boxes (8 % of the area upwards) are too hard for a network this small; shifts are not.
@@ -64,6 +66,33 @@ class Fp32Muon(Muon):
         in_fp32 = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
         with mock.patch.object(muon, "zeropower_via_newtonschulz", in_fp32):
             return super().step(closure)
+
+
+class MovingAverage(nn.Module):
+    """An exponential moving average of a model's parameters, with a warm-up.
+
+    After n steps the decay is (1 + n) / (10 + n), until it has grown to `decay` (as TensorFlow's
+    ExponentialMovingAverage does with `num_updates`). Without it a short training would be judged mostly by its
+    initial weights. timm's and torch's averages either have no warm-up or do not count their steps by themselves.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.decay, self.steps = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the model's parameters after a further step."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - decay)
+
+    def get_extra_state(self) -> torch.Tensor:
+        return torch.tensor(self.steps)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.steps = int(state)
 
 
 def one_cycle(steps: int, warm_up: float = 0.2) -> Callable[[int], float]:

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from timm.optim import Muon
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .augment import make_transform
 from .batching import batches, epoch_seed
 from .data import Split
 from .models import CNN
 from .preparation import Setup
-from .recipes import RECIPES, Fp32Muon, one_cycle
+from .recipes import RECIPES, Fp32Muon, MovingAverage, one_cycle
 from .runtime import Precision
 from .training import Batches
 
@@ -137,7 +136,9 @@ class CNNTask(Task):
         self.title = f"CNN, {recipe} recipe"
         self.details = {"recipe": recipe, "encoder": "", "weights": "from scratch", "weights_sha256": ""}
         self.hyper = RECIPES[recipe]
-        self.epochs = config.short_epochs if recipe in ("assignment", "short") else config.cnn_epochs
+        # The taught CNN has the headline's epochs: else they, and not the teacher, might be the difference.
+        schedule = config.cnn_recipe if recipe == "taught" else recipe
+        self.epochs = config.cnn_epochs if schedule == "tuned" else config.short_epochs
         if teacher is not None:
             labels = nn.functional.one_hot(self.targets, len(setup.classes)).float()
             self.targets = labels.lerp(teacher.to(setup.device), self.hyper.teacher_weight)
@@ -178,7 +179,7 @@ class CNNTask(Task):
         else:
             optimizer = torch.optim.AdamW(model.parameters(), lr=r.lr, weight_decay=r.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(self.steps())) if r.one_cycle else None
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay)) if r.ema_decay else None
+        ema = MovingAverage(model, r.ema_decay) if r.ema_decay else None
         return {
             "optimizer": optimizer,
             "scheduler": scheduler,
@@ -186,3 +187,9 @@ class CNNTask(Task):
             "label_smoothing": self.label_smoothing,
             "class_weights": self.class_weights(),
         }
+
+
+def cnn_tasks(setup: Setup) -> list[CNNTask]:
+    """The headline CNN, then those beside it that need no teacher: short and assignment, unless one is the headline."""
+    recipes = dict.fromkeys([setup.config.cnn_recipe, "short", "assignment"])
+    return [CNNTask(setup, recipe) for recipe in recipes]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from .checkpoint import Checkpoint
 from .files import Hw1Error
+from .recipes import MovingAverage
 from .runtime import Precision, now
 from .tracking import Tracker
 
@@ -59,7 +59,7 @@ def fit(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
-    ema: AveragedModel | None = None,
+    ema: MovingAverage | None = None,
     validate: Callable[[nn.Module], Evaluation] | None = None,
     tracker: Tracker | None = None,
     profiler: torch.profiler.profile | None = None,
@@ -117,7 +117,7 @@ def fit(
             if scheduler:
                 scheduler.step()
             if ema:
-                ema.update_parameters(model)
+                ema.update(model)
             # Sums stay on the device: reading them here would make the CPU wait for the GPU in every step.
             labels = targets if targets.ndim == 1 else targets.argmax(1)
             loss_sum += loss.detach() * len(labels)
@@ -173,7 +173,7 @@ def _diverged(what: str) -> Hw1Error:
     return Hw1Error(f"{what}: training diverged and stops here; lower the learning rate.")
 
 
-def judged(model: nn.Module, ema: AveragedModel | None) -> nn.Module:
+def judged(model: nn.Module, ema: MovingAverage | None) -> nn.Module:
     """What is judged: the moving average of the weights where one is kept, else the model itself."""
     return ema.module if ema else model
 

@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hw1_utils import training
 from hw1_utils.checkpoint import Checkpoint
 from hw1_utils.files import Hw1Error, read_sealed
-from hw1_utils.recipes import Fp32Muon, Muon, muon, one_cycle
+from hw1_utils.recipes import Fp32Muon, MovingAverage, Muon, muon, one_cycle
 from hw1_utils.runtime import Precision
 from hw1_utils.training import evaluate, first_steps, fit, overfit_check
 
@@ -130,7 +129,7 @@ def test_scheduler_steps_with_every_optimiser_step():
 
 def test_moving_average_is_what_is_validated():
     model, judged = network(), []
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    ema = MovingAverage(model, 0.9)
 
     def validate(candidate):
         judged.append(copy.deepcopy(candidate.state_dict()))
@@ -199,6 +198,22 @@ def test_a_linear_head_is_as_good_as_scikit_learns_logistic_regression():
 # ---- interruption and resume
 
 
+def test_moving_average_of_few_steps_has_forgotten_the_initial_weights():
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(100.0)
+        average = MovingAverage(model, decay=0.99)
+        for value in range(1, 31):
+            model.weight.fill_(float(value))
+            average.update(model)
+    assert 20 < average.module.weight.item() < 30  # without a warm-up: 100 · 0.99^30 = 74 of the initial weight alone
+    long = MovingAverage(model, decay=0.99)
+    long.set_extra_state(torch.tensor(10**6))
+    long.module.weight.data.zero_()
+    long.update(model)
+    assert long.module.weight.item() == pytest.approx(0.01 * 30)  # the recipe's own decay
+
+
 class PowerCut(Exception):
     pass
 
@@ -208,7 +223,7 @@ def run_with_everything(path, *, cut_at=None, where=None, settings=None):
     model, lines = network(), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(EPOCHS * len(cut())))
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    ema = MovingAverage(model, 0.8)
     epochs_run = []
 
     def fail(here):
