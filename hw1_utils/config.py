@@ -71,9 +71,10 @@ class Config:
     extract_batch_size: int = 64  # images per pass through the frozen encoder
     probe_epochs: int = 30
     probe_batch_size: int = 64
-    probe_lr: float = 3e-3  # AdamW, for pooling cls, brought to zero by CosineAnnealingLR
+    probe_lr: float = 3e-3  # AdamW on standardised features, for pooling cls, to zero by CosineAnnealingLR
     probe_weight_decay: float = 1e-4
 
+    sanity_check: str = "stop"  # where a model does not learn three batches by heart; or warn: say so and go on
     profile_steps: int = 50  # steps in the profiler trace
     study_images: int = 5000  # training images of the input-size study
     fresh: bool = False  # True: start over instead of using finished or interrupted experiments on disk
@@ -177,6 +178,7 @@ _CHOICES = {
     "profile": tuple(PROFILES),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "bf16", "fp16", "fp32"),
+    "sanity_check": ("stop", "warn"),
     "cnn_recipe": ("assignment", "tuned", "short"),  # what can be trained without a teacher
 }
 _AT_LEAST = {

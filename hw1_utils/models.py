@@ -1,10 +1,11 @@
 """The documented CNN; a frozen timm encoder with a linear head."""
 
+import copy
 from collections.abc import Callable
 
 import timm
 import torch
-import torch.nn.functional as F
+from sklearn.preprocessing import StandardScaler
 from timm.data import resolve_model_data_config
 from timm.models import VisionTransformer
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from .config import Config
 from .files import sha256_tensors
 from .weights import find_weights
 
+STATISTICS_CHUNK = 4096  # rows of features taken in at a time
 LAYERS = 4  # last blocks of a ViT whose tokens the pooling `layers` uses
 
 
@@ -122,39 +124,39 @@ class FrozenEncoder(nn.Module):
         return torch.cat(parts, 1)
 
 
-class StandardizedLinear(nn.Linear):
-    """A linear layer on standardised features, with mean and deviation folded into it: still one linear map."""
+def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each column of float32 N×D features, each float32 (D,), by scikit-learn's StandardScaler.
 
-    def __init__(self, features: int, classes: int) -> None:
-        super().__init__(features, classes)
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("std", torch.ones(features))
+    A column that is constant has deviation 1: else a channel that was silent on the training images would multiply its
+    random weight by a huge number wherever it speaks.
+    """
+    scaler = StandardScaler()
+    for part in features.split(STATISTICS_CHUNK):
+        scaler.partial_fit(part.cpu().numpy())
+    mean, deviation = (torch.from_numpy(values).float() for values in (scaler.mean_, scaler.scale_))
+    return mean.to(features.device), deviation.to(features.device)
 
-    def measure(self, features: Tensor) -> None:
-        """Take mean and deviation from the training features, N×D."""
-        self.mean.copy_(features.mean(0))
-        self.std.copy_(features.std(0).clamp(min=1e-6))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features B×D as they come to logits B×K."""
-        weight = self.weight / self.std
-        return F.linear(x, weight, self.bias - weight @ self.mean)
+def folded(head: nn.Linear, mean: Tensor, deviation: Tensor) -> nn.Linear:
+    """The plain linear layer that does to features what `head` does to (features - mean) / deviation."""
+    plain = copy.deepcopy(head)
+    with torch.no_grad():
+        plain.weight.copy_(head.weight / deviation)
+        plain.bias.copy_(head.bias - plain.weight @ mean)
+    return plain
 
 
 class Probe(nn.Module):
     """A frozen encoder and a trained linear head.
 
-    Pooling `cls`: a plain nn.Linear on timm's own head input, the assignment's probe. `layers`: a standardised
-    linear layer on all the columns the encoder gives, as DINOv2's linear evaluation takes the last blocks' tokens.
+    The head is a plain nn.Linear. Pooling `cls`: on timm's own head input, the assignment's probe. `layers`: on all the
+    columns that the encoder gives, as DINOv2's linear evaluation takes the last blocks' tokens.
     """
 
     def __init__(self, encoder: FrozenEncoder, classes: int, pooling: str = "cls") -> None:
         super().__init__()
         self.encoder = encoder
-        if pooling == "cls":
-            self.head = nn.Linear(encoder.features, classes)
-        else:
-            self.head = StandardizedLinear(encoder.columns, classes)
+        self.head = nn.Linear(encoder.features if pooling == "cls" else encoder.columns, classes)
 
     def features(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to the head's input, float32 B×D."""

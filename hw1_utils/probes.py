@@ -1,5 +1,6 @@
 """The linear probe as a Task: a head on features that are computed once."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from .batching import batches
 from .data import Split, with_side
 from .features import Features, extract
-from .models import FrozenEncoder, Preprocessed, Probe, StandardizedLinear, load_encoder, load_encoders
+from .models import FrozenEncoder, Preprocessed, Probe, folded, load_encoder, load_encoders, standardization
 from .preparation import Setup
 from .runtime import Precision
 from .tasks import EVAL_BATCH, Task
@@ -16,7 +17,11 @@ from .training import Batches, trainable
 
 
 class ProbeTask(Task):
-    """A linear head on the frozen encoder. The head is trained on features computed once."""
+    """A linear head on the frozen encoder. The head is trained on features computed once, standardised.
+
+    So its learning rate fits any encoder: features that are ten times as large train as these do. What comes out is
+    a plain linear layer all the same, with mean and deviation folded into it: see `on_images`.
+    """
 
     kind = "probe"
     sanity_lr = 3e-2
@@ -41,7 +46,8 @@ class ProbeTask(Task):
         self.batch_size = config.probe_batch_size
         torch.manual_seed(config.seed)
         self.full_model = Probe(self.encoder, len(setup.classes), pooling).to(setup.device)
-        self.model = self.full_model.head
+        self.model = copy.deepcopy(self.full_model.head)  # of standardised features
+        self.mean, self.deviation = torch.zeros(()), torch.ones(())  # of the training features; see `use_features`
         # A photograph goes to the encoder as large as it wants it; what is smaller anyway it enlarges itself.
         self.image_size = max(config.image_size, min(max(self.encoder.input_size), setup.largest_side))
         self._features: dict[str, Features] = {}
@@ -77,25 +83,47 @@ class ProbeTask(Task):
         return self._features[split.name]
 
     def use_features(self, split: Split, features: Features) -> None:
-        """Take these features, N×columns of the head, for the split's; train's set the head's standardisation."""
+        """Take these features, N×columns of the head, for the split's; train's set the standardisation."""
         self._features[split.name] = features
-        if split.name == "train" and isinstance(self.model, StandardizedLinear):
-            self.model.measure(features.values)
+        if split.name == "train":
+            self.mean, self.deviation = (x.to(self.setup.device) for x in standardization(features.values))
+
+    def standardize(self, features: Tensor) -> Tensor:
+        """Float32 B×D features, on the device, as the head is trained on them."""
+        return (features - self.mean) / self.deviation
+
+    def on_images(self, head: nn.Linear) -> Probe:
+        """The whole probe, raw images in, with a head that was trained on standardised features."""
+        probe = Probe(self.encoder, len(self.setup.classes), self.variant)
+        probe.head = folded(head, self.mean, self.deviation)
+        return probe
 
     def image_batches(self, epoch: int) -> Batches:
-        return self._batches(self.seen(self.setup.train), epoch)
+        images = self.seen(self.setup.train)
+        return batches(
+            images.images,
+            self.setup.train.labels,
+            self.batch_size,
+            shuffle_seed=self._order(epoch),
+            streamed=images.streamed,
+        )
 
     def train_batches(self, epoch: int) -> Batches:
-        return self._batches(self.features(self.setup.train), epoch)
-
-    def _batches(self, source: Split | Features, epoch: int) -> Batches:
-        inputs = source.images if isinstance(source, Split) else source.values
-        order = self._order(epoch)
-        return batches(inputs, self.setup.train.labels, self.batch_size, shuffle_seed=order, streamed=source.streamed)
+        return self._feature_batches(self.setup.train, self.batch_size, shuffle_seed=self._order(epoch))
 
     def eval_batches(self, split: Split) -> Batches:
+        return self._feature_batches(split, EVAL_BATCH)
+
+    def _feature_batches(self, split: Split, batch_size: int, shuffle_seed: int | None = None) -> Batches:
         features = self.features(split)
-        return batches(features.values, split.labels, EVAL_BATCH, streamed=features.streamed)
+        return batches(
+            features.values,
+            split.labels,
+            batch_size,
+            transform=self.standardize,
+            shuffle_seed=shuffle_seed,
+            streamed=features.streamed,
+        )
 
     def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
         return Preprocessed(self.full_model), self.encoder.preprocess(image)

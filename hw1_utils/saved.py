@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .augment import normalize
 from .files import Hw1Error, atomic, sha256_tensors
 from .images import decode
-from .models import CNN, FrozenEncoder, Probe
+from .models import CNN, FrozenEncoder, Probe, folded
 
 if TYPE_CHECKING:  # who only predicts does not wait for the imports of all that trains
     from .experiment import Training
@@ -63,7 +63,7 @@ def save_model(training: "Training", quality: dict) -> Path:
     info = {"format": FORMAT} | {name: getattr(task, name) for name in ("name", "title", "kind", "variant")}
     info |= {"classes": setup.classes, "image_size": task.image_size}
     info |= {"config": setup.config.shown(), "environment": setup.environment, "test": quality}
-    tensors = training.model.state_dict()
+    tensors = task.on_images(training.model).state_dict()
     if task.kind == "cnn":
         info["preprocessing"] = {"mean": setup.mean.tolist(), "std": setup.std.tolist()}
     else:
@@ -75,7 +75,6 @@ def save_model(training: "Training", quality: dict) -> Path:
             "mean": encoder.mean.tolist(),
             "std": encoder.std.tolist(),
         }
-        tensors = task.full_model.state_dict() | {f"head.{name}": value for name, value in tensors.items()}
     # Copies: safetensors takes neither channels_last nor tensors that share their memory.
     tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -129,7 +128,12 @@ def _build(info: dict, tensors: dict[str, Tensor]) -> PixelCNN | Probe:
     # The overlay: what the weights were used with counts, not what this timm holds for the default.
     backbone = timm.create_model(info["encoder"]["name"], num_classes=0, pretrained_cfg_overlay=preprocessing)
     probe = Probe(FrozenEncoder(backbone, **info["encoder"], dtype=torch.float32), classes, info["variant"])
-    probe.load_state_dict(tensors)
+    if "head.mean" in tensors:  # a model of pooling `layers` that an earlier version has written
+        mean, deviation = tensors.pop("head.mean"), tensors.pop("head.std")
+        probe.load_state_dict(tensors)
+        probe.head = folded(probe.head, mean, deviation)
+    else:
+        probe.load_state_dict(tensors)
     return probe
 
 

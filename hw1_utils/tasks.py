@@ -79,6 +79,10 @@ class Task:
         """A module and its input that hold every multiply-add between one preprocessed image and its logits."""
         return self.full_model, self.look(image)
 
+    def on_images(self, model: nn.Module) -> nn.Module:
+        """What `full_model` is, with the weights of a trained `model`."""
+        return model
+
     def recipe(self, model: nn.Module) -> dict:
         """Optimiser, scheduler and the like for `model`, as keyword arguments of `fit`."""
         raise NotImplementedError

@@ -189,8 +189,8 @@ def _line(row: dict, epochs: int, seen: int) -> str:
 
 def overfit_check(
     model: nn.Module, batches: list[tuple[Tensor, Tensor]], *, lr: float, precision: Precision, max_epochs: int = 300
-) -> list[dict]:
-    """Train on a few fixed batches until all of them are classified correctly.
+) -> tuple[list[dict], Evaluation]:
+    """Train on a few fixed batches until all of them are classified correctly, or `max_epochs` times.
 
     A network, loss and optimiser that are wired up correctly can learn three batches by heart.
 
@@ -199,10 +199,7 @@ def overfit_check(
         batches: about three, without augmentation.
 
     Returns:
-        The history as from `fit`; the last row's `val_accuracy` is 1.0.
-
-    Raises:
-        Hw1Error: accuracy 1.0 was not reached in `max_epochs` passes.
+        The history as from `fit`, and what the model says about the batches' samples in the end.
     """
     history = fit(
         model,
@@ -213,14 +210,7 @@ def overfit_check(
         validate=lambda trained: evaluate(trained, batches, precision),
         stop=lambda row: row["val_accuracy"] == 1.0,
     )
-    if history[-1]["val_accuracy"] < 1.0:
-        raise Hw1Error(
-            f"Sanity check failed: after {max_epochs} passes over {len(batches)} batches the model gets only "
-            f"{history[-1]['val_accuracy']:.1%} of these very images right; something is wrong with the labels "
-            "(the same image under two classes?), the preprocessing or the learning rate, and training on all data "
-            "would hide it."
-        )
-    return history
+    return history, evaluate(model, batches, precision)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -10,7 +10,7 @@ import torch
 from conftest import SMALL, PowerCut, numbers, same, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hw1_utils import checkpoint, experiment, tasks
+from hw1_utils import checkpoint, experiment, studies, tasks
 from hw1_utils.config import make_config
 from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, taught_by, train
@@ -119,7 +119,7 @@ def test_a_finished_experiment_is_used_not_repeated(finished, monkeypatch, name)
 def test_both_probes_work_on_raw_images_as_they_do_on_features(finished):
     *_, trainings, test = finished
     for training in trainings[1:]:
-        probabilities = training.task.full_model(test.images).softmax(1)
+        probabilities = training.task.on_images(training.model)(test.images).softmax(1)
         expected = judge(training, test).test.probabilities
         torch.testing.assert_close(probabilities, expected, rtol=0, atol=2e-2)  # bf16 in batches of another size
 
@@ -225,7 +225,8 @@ def test_another_config_starts_afresh(make_smoke_config, quick_costs, monkeypatc
     assert "starting afresh" in said and "trace of 2 steps" in said
     assert other.history["epoch"].tolist() == [1, 2, 3]
     assert other.history["train_loss"].tolist() != first.history["train_loss"].tolist()
-    assert json.loads(read_sealed(other.task.runs / "state" / "costs"))["costs"] == other.costs
+    measured = json.loads(read_sealed(other.task.runs / "state" / "costs"))["costs"]
+    assert measured == {name: other.costs[name] for name in measured}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -322,6 +323,62 @@ def test_a_damaged_state_is_said_and_made_anew(make_smoke_config, quick_costs, c
     for name in ("costs", "checkpoint.pt"):
         assert f"The file {name} is damaged: it is made anew." in said
     pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
+
+
+def test_costs_are_those_of_the_training_that_is_reported(make_smoke_config, quick_costs):
+    """Also where its checkpoint was lost and it was trained again."""
+    first = train(start(make_smoke_config(**SMALL), "cnn"))
+    (first.task.runs / "state" / "checkpoint.pt").unlink()
+    again = train(start(make_smoke_config(**SMALL), "cnn"))
+    seconds = again.history["elapsed_seconds"].iloc[-1]
+    assert seconds != first.history["elapsed_seconds"].iloc[-1]
+    assert again.costs["training_seconds"] == again.costs["total_training_seconds"] == seconds
+    assert again.costs["loop_images_per_second"] == pytest.approx(3 * len(again.task.setup.train) / seconds)
+
+
+@pytest.mark.parametrize("other", [{"torch_threads": 7}, {"packages": {"timm": "0"}}, {"device": "another processor"}])
+def test_another_machine_or_version_is_another_training(make_smoke_config, quick_costs, other, capsys):
+    setup = prepare(make_smoke_config(**SMALL))
+    train(CNNTask(setup, "tuned"))
+    packages = setup.environment["packages"] | other.get("packages", {})
+    elsewhere = dataclasses.replace(setup, environment=setup.environment | other | {"packages": packages})
+    assert len(train(CNNTask(elsewhere, "tuned")).history) == 3
+    assert "starting afresh: what is on disk was made with other settings" in capsys.readouterr().out
+
+
+def test_features_of_validation_images_are_no_training_time(make_smoke_config, quick_costs):
+    task = start(make_smoke_config(**SMALL), "vit")
+    assert train(task).costs["extraction_seconds"] == task.features(task.setup.train).seconds
+
+
+# ---- the scale of features
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.1, 10.0])
+@pytest.mark.parametrize("pooling", ["cls", "layers"])
+def test_a_probe_does_not_depend_on_the_scale_of_its_features(make_smoke_config, pooling, factor):
+    setup = prepare(make_smoke_config(**SMALL))
+    accuracies, encoder = [], ProbeTask(setup).encoder
+    for scale in (1.0, factor):
+        task = ProbeTask(setup, pooling, encoder)
+        for split in (setup.train, setup.val):
+            features = task.features(split)
+            task.use_features(split, dataclasses.replace(features, values=features.values * scale + 5 * scale))
+        (val,) = studies.train_only(task)
+        accuracies.append(val.probabilities)
+    torch.testing.assert_close(*accuracies, rtol=0, atol=2e-3)
+
+
+def test_a_channel_that_is_silent_in_training_does_no_harm(make_smoke_config):
+    setup = prepare(make_smoke_config(**SMALL))
+    task = ProbeTask(setup, "layers")
+    for split in (setup.train, setup.val):
+        features = task.features(split)
+        values = features.values.clone()
+        values[:, 7] = 0.0 if split is setup.train else 0.5
+        task.use_features(split, dataclasses.replace(features, values=values))
+    (val,) = studies.train_only(task)
+    assert val.loss < 1.0  # of three colours; with a deviation of nearly nothing it was in the thousands
 
 
 # ---- the test set

@@ -9,7 +9,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from hw1_utils.config import make_config
 from hw1_utils.files import Hw1Error
-from hw1_utils.models import CNN, FrozenEncoder, Probe, StandardizedLinear, load_encoder
+from hw1_utils.models import CNN, FrozenEncoder, Probe, folded, load_encoder, standardization
 
 CPU = torch.device("cpu")
 
@@ -121,14 +121,24 @@ def test_the_further_columns_are_patch_means_and_the_last_blocks_tokens(tiny):
     torch.testing.assert_close(tiny(images)[:, 64:], torch.cat(expected, 1))
 
 
-def test_a_standardised_head_is_one_linear_map_of_the_raw_features():
-    features = 5 + 3 * torch.randn(50, 4)
-    head = StandardizedLinear(4, 3)
-    head.measure(features)
-    expected = F.linear((features - features.mean(0)) / features.std(0), head.weight, head.bias)
-    torch.testing.assert_close(head(features), expected)
-    zero = head(torch.zeros(1, 4))
-    torch.testing.assert_close(head(features[:1] + features[1:2]) + zero, head(features[:1]) + head(features[1:2]))
+def test_a_folded_head_is_a_plain_linear_layer_on_the_raw_features():
+    features = 5 + 3 * torch.randn(5000, 4)  # taken in in two parts
+    mean, deviation = standardization(features)
+    torch.testing.assert_close(mean, features.mean(0))
+    torch.testing.assert_close(deviation, features.std(0, correction=0))
+    head = nn.Linear(4, 3)
+    expected = head((features - mean) / deviation)
+    plain = folded(head, mean, deviation)
+    assert type(plain) is nn.Linear
+    torch.testing.assert_close(plain(features), expected)
+
+
+def test_a_feature_that_is_constant_in_training_has_deviation_one():
+    """As a silent channel is, and one that is constant but for rounding."""
+    features = torch.randn(20, 3)
+    features[:, 1] = 0.0
+    features[:, 2] = 0.1
+    assert standardization(features)[1][1:].tolist() == [1.0, 1.0]
 
 
 def test_number_format_of_the_encoder_is_not_that_of_its_features(tiny):
