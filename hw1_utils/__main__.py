@@ -76,13 +76,14 @@ def data(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Classify images; files that cannot be read are named at the end, with exit code 1."""
+    """Classify images; files that are left out or cannot be read are named at the end, with exit code 1."""
     from .runtime import find_device
     from .saved import find_images, load_model
     from .saved import predict as classify
 
     model = load_model(Path(args.model), find_device())
-    table = classify(model, find_images(args.images))
+    files, left_out = find_images(args.images)
+    table = classify(model, files, say=lambda text: print(text, file=sys.stderr))  # the table alone goes to stdout
     read = table[table["error"].isna()]
     if args.json:
         rows = [
@@ -90,12 +91,16 @@ def predict(args: argparse.Namespace) -> None:
             for row in table.to_dict("records")
         ]
         print(json.dumps({"model": model.title, "classes": model.classes, "images": rows}, indent=2))
-    else:
+    elif len(read):
         print(read[["path", "prediction", "probability"]].to_string(index=False, float_format=lambda p: f"{p:.3f}"))
-    unread = table[table["error"].notna()]
+    problems, unread = [], table[table["error"].notna()]
     if len(unread):
         named = ", ".join(f"{path} ({why})" for path, why in zip(unread["path"], unread["error"], strict=True))
-        raise Hw1Error(f"{len(unread)} of {len(table)} files cannot be read as images: {named}.")
+        problems.append(f"{len(unread)} of {len(table)} files cannot be read as images: {named}")
+    if left_out:
+        problems.append(f"{len(left_out)} files were left out, by their names no images: {', '.join(left_out)}")
+    if problems:
+        raise Hw1Error("; ".join(problems) + ".")
 
 
 def export(args: argparse.Namespace) -> None:

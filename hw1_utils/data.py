@@ -1,8 +1,11 @@
 """ImageFolder to uint8 tensors, stratified splits. Knows no particular dataset."""
 
 import hashlib
+import json
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,15 +14,15 @@ import torch
 from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 
 from .arrays import cached_array, load_array
 from .config import Config
-from .files import Hw1Error, file_version, partial_beside, sha256_tensors
-from .folders import scan, some
-from .images import decode
+from .files import Hw1Error, file_version, partial_beside, read_sealed, sha256_tensors, write_sealed
+from .folders import Part, find_parts, scan, singles, some
+from .images import READING, Levels, decode, measure_levels
 
 STATISTICS_CHUNK = 4096  # images counted at a time
+LEVELS_FROM = 200  # training images, about
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Split:
     paths: list[str]  # N, relative to the data folder
     classes: list[str]  # K names; a label is an index into it
     streamed: bool = False
+    levels: Levels = field(default_factory=dict)  # black and white of grey images of more than 8 bits
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,14 +61,27 @@ class Split:
 
 
 def load_train_val(config: Config) -> tuple[Split, Split]:
-    """Read `train/` and split it, stratified by class and seeded with `config.seed`, into train and val.
+    """Read train and val: the folder's own validation part or else, stratified by class and seeded, a part of train.
 
     Raises:
-        Hw1Error: no usable ImageFolder, unreadable images, or too few images for the split.
+        Hw1Error: no usable folder, unreadable images, or too few images for the split.
     """
-    folder = scan(config, "train")
-    labels = np.array(folder.targets)
-    tenth = max(len(folder.classes), round(0.1 * len(labels)))
+    parts = find_parts(config)
+    part = scan(config, parts, "train")
+    labels = np.array(part.labels)
+    levels = _levels(config, part)
+    if levels:
+        ranges = ", ".join(f"{black:,.6g} is black and {white:,.6g} white" for black, white in levels.values())
+        print(f"  in grey images of more than 8 bits {ranges}, going by images to train on")
+    if "val" in parts.folders:
+        own, count = scan(config, parts, "val"), config.train_size or len(part)
+        _refuse_too_few("train_size", count, part)
+        rows = pick(np.array(own.labels), config.val_size or len(own), config.seed)
+        return (
+            _decode(config, "train", part, pick(labels, count, config.seed), levels),
+            _decode(config, "val", own, rows, levels),
+        )
+    tenth = max(len(part.classes), round(0.1 * len(labels)))
     val_size = config.val_size or tenth
     train_size = config.train_size or len(labels) - val_size
     if train_size + val_size > len(labels):  # a profile's sizes are meant for larger folders
@@ -80,27 +97,36 @@ def load_train_val(config: Config) -> tuple[Split, Split]:
         )
     except ValueError as error:
         raise Hw1Error(
-            f"{len(labels)} images in {len(folder.classes)} classes cannot be split into {train_size} for training "
-            f"and {val_size} for validation ({error}): add images or lower train_size and val_size."
+            f"{len(labels)} images in {len(part.classes)} classes cannot be split into {train_size} for training and "
+            f"{val_size} for validation{singles(labels, part.classes) or f' ({error})'}: add images or lower "
+            "train_size and val_size."
         ) from error
     train, val = _with_every_class(labels, train, val)
-    return _decode(config, "train", folder, np.sort(train)), _decode(config, "val", folder, np.sort(val))
+    return (
+        _decode(config, "train", part, np.sort(train), levels),
+        _decode(config, "val", part, np.sort(val), levels),
+    )
 
 
 def load_test(config: Config) -> Split:
-    """Read `test/` (a stratified, seeded part of it if `config.test_size` is smaller). For the final evaluation.
+    """Read test (a stratified, seeded part of it if `config.test_size` is smaller). For the final evaluation.
 
     Raises:
-        Hw1Error: no usable ImageFolder, unreadable images, or fewer images asked for than there are classes.
+        Hw1Error: no usable folder, unreadable images, or fewer images asked for than there are classes.
     """
-    folder = scan(config, "test")
-    count, classes = config.test_size or len(folder), len(folder.classes)
-    if count < classes:
+    parts = find_parts(config)
+    part = scan(config, parts, "test")
+    count = config.test_size or len(part)
+    _refuse_too_few("test_size", count, part)
+    index = pick(np.array(part.labels), count, config.seed)
+    return _decode(config, "test", part, index, _levels(config, scan(config, parts, "train")))
+
+
+def _refuse_too_few(name: str, count: int, part: Part) -> None:
+    if count < len(part.classes):
         raise Hw1Error(
-            f"test_size {count} is less than one image for each of {classes} classes: raise it, or take None."
+            f"{name} {count} is less than one image for each of {len(part.classes)} classes: raise it, or take None."
         )
-    index = pick(np.array(folder.targets), count, config.seed)
-    return _decode(config, "test", folder, index)
 
 
 def pick(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -166,48 +192,68 @@ def make_toy_folder(folder: Path, *, classes: int = 3, train: int = 40, test: in
 
 
 def with_side(split: Split, config: Config, side: int, room: int) -> Split:
-    """The same images, decoded from their files to another side, for a model that takes larger ones."""
+    """The same images, decoded from their files to another side, for a model that takes larger ones.
+
+    Not in one go with the smaller ones: a JPEG's pixels depend a little on the side it is decoded for, and what the
+    CNN sees must not depend on which encoders it is compared with.
+    """
     size = len(split) * 3 * side**2 / 1e6
     print(f"  {len(split):,} {split.name} images at {side}×{side} pixels: {size:,.0f} MB in {config.cache_path.name}")
-    images, failures = _pixels(config, split.paths, side)
+    images, failures = _pixels(config, split.paths, side, split.levels)
     if failures:
         raise Hw1Error(f"{split.paths[min(failures)]} could be read before and cannot be now: run again.")
     return replace(split, images=images).to(split.labels.device, room)
 
 
-def _decode(config: Config, name: str, folder: ImageFolder, index: np.ndarray) -> Split:
+def _decode(config: Config, name: str, part: Part, index: np.ndarray, levels: Levels) -> Split:
     """The chosen files as a Split; those that cannot be read are named."""
-    files = [folder.samples[i] for i in index]
-    paths = [Path(path).relative_to(config.data_path).as_posix() for path, _ in files]
-    images, failures = _pixels(config, paths, config.image_size)
-    good = [i for i in range(len(files)) if i not in failures]
+    paths, labels = [part.paths[i] for i in index], [part.labels[i] for i in index]
+    images, failures = _pixels(config, paths, config.image_size, levels)
+    good = [i for i in range(len(paths)) if i not in failures]
     if failures:
         print(f"Left out, as they cannot be read as images: {len(failures)} files: {_named(paths, failures)}")
-        lost = {folder.classes[label] for _, label in files} - {folder.classes[files[i][1]] for i in good}
+        lost = {part.classes[label] for label in set(labels) - {labels[i] for i in good}}
         if lost:
             raise Hw1Error(f"No readable image is left in {name} for {some(sorted(lost))}: add some.")
-    labels = torch.tensor([files[i][1] for i in good], dtype=torch.int64)
-    return Split(name, images, labels, [paths[i] for i in good], folder.classes)
+    chosen = torch.tensor([labels[i] for i in good], dtype=torch.int64)
+    return Split(name, images, chosen, [paths[i] for i in good], part.classes, levels=levels)
 
 
-def _pixels(config: Config, paths: list[str], side: int) -> tuple[Tensor, dict[int, str]]:
+def _levels(config: Config, train: Part) -> Levels:
+    """Black and white of grey images of more than 8 bits, the same for all parts: see `measure_levels`."""
+    files = [str(config.data_path / path) for path in train.paths[:: max(1, len(train) // LEVELS_FROM)]]
+    cache = config.cache_path / f"levels-{_key([str(READING), *map(file_version, files)])}.bin"
+    if known := read_sealed(cache):
+        return {mode: tuple(pair) for mode, pair in json.loads(known).items()}
+    levels = measure_levels(files)
+    if levels:
+        with suppress(Hw1Error):  # a disk that takes no file is told of when the images are cached
+            write_sealed(cache, json.dumps(levels).encode())
+    return levels
+
+
+def _key(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _pixels(config: Config, paths: list[str], side: int, levels: Levels) -> tuple[Tensor, dict[int, str]]:
     """(uint8 N×3×side×side of the files that can be read, the others' rows in `paths` and why).
 
     Decoded once; later runs map the cached array if files, sizes and times of change are the same, and if what could
     not be read still cannot.
     """
     files = [str(config.data_path / path) for path in paths]
-    listing = [f"{side}", *(f"{path} {file_version(file)}" for path, file in zip(paths, files, strict=True))]
-    key = hashlib.sha256("\n".join(listing).encode()).hexdigest()[:16]
-    cache = config.cache_path / f"images-{key}.npy"
+    versions = (f"{path} {file_version(file)}" for path, file in zip(paths, files, strict=True))
+    cache = config.cache_path / f"images-{_key([f'{side} {READING} {sorted(levels.items())}', *versions])}.npy"
     if cached := load_array(cache):
         images, notes = cached
         failures = {int(row): why for row, why in notes["unreadable"].items()}
-        still = len(decode([files[row] for row in failures], side)[1]) if failures and config.skip_unreadable else 0
+        again = [files[row] for row in failures] if config.skip_unreadable else []
+        still = len(decode(again, side, levels=levels)[1]) if again else 0
         if still == len(failures):
             return images[: len(files) - len(failures)], failures
     with cached_array(cache, (len(files), 3, side, side)) as (images, notes):
-        _, failures = decode(files, side, images)
+        _, failures = decode(files, side, images, levels=levels)
         if failures and not config.skip_unreadable:
             raise Hw1Error(
                 f"{len(failures)} files cannot be read as images: {_named(paths, failures)}: remove or replace them, "

@@ -1,10 +1,14 @@
-"""What lies in a data folder, and whether it will do, before a single image is opened."""
+"""What lies in a data folder, how its parts are read, and whether it will do, before a single image is opened."""
 
 import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sklearn.model_selection import train_test_split
-from torchvision.datasets import ImageFolder
 
 from .config import Config
 from .files import Hw1Error
@@ -12,96 +16,426 @@ from .files import Hw1Error
 LAYOUT = "the data must lie as train/<class>/<image> and test/<class>/<image>, or as <class>/<image>"
 TEST_SHARE = 0.2  # of the images, where the folder has no test/
 
+# The usual names of parts, without case and separators: seg_train, Training set, testImages, val2017, ...
+_PART = r"(?:x|seg|data|dataset|images?|imgs?)?(?:{})(?:set|data|dataset|images?|imgs?|split|folder)*\d*"
+_PARTS = {
+    "train": re.compile(_PART.format("train|training")),
+    "val": re.compile(_PART.format("val|valid|validation|dev")),
+    "test": re.compile(_PART.format("test|testing")),
+}
+_WORDS = ("valid", "dev")  # mean a part only beside a train/: somebody may sort images into valid/ and invalid/
+_UNLABELLED = re.compile(r"(?:.*[\W_])?(?:pred|unlabel|unsup|submission|sample|example|demo)\w*")
+_IMAGES = re.compile(r"images?|imgs?|jpegimages|pictures|photos")
+_LABELS = re.compile(r"annotations?|labels?|masks?|trimaps|xmls?|bbox(?:es)?|imagesets")
+_PIECES = re.compile(r".*images?[\W_]?(?:part[\W_]?)?\d+")  # images_001, images_002, ...
+# What file managers and systems leave behind; all that is hidden, and this project's <name>.cache, go with it.
+_JUNK = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information"}
+_JUNK |= {"lost+found", "lost.dir", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+_ARCHIVE = re.compile(r"\.(?:zip|tar|t?gz|7z|rar)$", re.IGNORECASE)
+# What people keep beside images, by suffix. Whether any other file is an image, its contents decide.
+_NO_IMAGE = re.compile(
+    r"\.(?:txt|xml|csv|tsv|jsonl?|ya?ml|toml|ini|cfg|md|rst|html?|url|pdf|docx?|xlsx?|log|mat|np[yz]|pkl|pickle|h5|hdf5|"
+    r"parquet|db|py|ipynb|sh|xmp|aae|mov|mp4|avi|mkv|pth?|safetensors|onnx|zip|tar|t?gz|7z|rar)$",
+    re.IGNORECASE,
+)
+# By these suffixes images are noticed where none should lie.
+_IMAGE = re.compile(r"\.(?:jpe?g|jpe|jfif|png|gif|bmp|tiff?|webp|hei[cf]|avif|jp2|p[pgn]m)$", re.IGNORECASE)
 
-def check_folder(config: Config) -> None:
-    """Look at the folder without opening an image, before any expensive work.
+
+@dataclass(frozen=True)
+class Part:
+    """The files of one part, none of them opened."""
+
+    folder: Path  # that holds the class folders
+    paths: list[str]  # N, relative to the data folder, with slashes
+    labels: list[int]  # N, indices into `classes`
+    classes: list[str]  # K names, those of train
+    left_out: list[str]  # files in the class folders that by their suffix are no images
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which folder holds the class folders of which part."""
+
+    folders: dict[str, Path]  # train, test and, where one is given, val; train alone: a share of it becomes the test
+    notes: list[str]  # what else was found, and what becomes of it
+
+
+def check_folder(config: Config) -> Parts:
+    """Look at the folder without opening an image, before any expensive work, and say how it is read.
 
     Raises:
-        Hw1Error: a part is missing or empty, or the two parts have different classes.
+        Hw1Error: a part is missing or empty, the parts have different classes, or it is not clear what they are.
     """
-    parts = {part: scan(config, part) for part in ("train", "test")}
-    if parts["train"].classes != parts["test"].classes:
-        odd = sorted(set(parts["train"].classes) ^ set(parts["test"].classes))
-        raise Hw1Error(f"train/ and test/ must have the same classes; only one of them has: {some(odd)}.")
-    if len(parts["train"].classes) < 2:
-        raise Hw1Error(f"{parts['train'].root} has one class only: a classifier needs at least two.")
-    if parts["test"].root == parts["train"].root:
-        print(f"{config.data_dir} has no test/: {len(parts['test']):,} of its images are put aside for the test")
-    elif Path(parts["test"].root).name != "test":
-        print(f"{config.data_dir} has no test/: {Path(parts['test'].root).name}/ takes its place")
+    parts = find_parts(config)
+    read = {name: scan(config, parts, name) for name in dict.fromkeys((*parts.folders, "test"))}
+    train, test = read["train"], read["test"]
+    if len(train.classes) < 2:
+        raise Hw1Error(f"{train.folder} has one class only: a classifier needs at least two.")
+
+    def described(name: str) -> str:
+        place = read[name].folder.relative_to(config.data_path).as_posix()
+        return f"{place}/ ({len(read[name]):,} images)"
+
+    notes = list(parts.notes)
+    if "test" in parts.folders:
+        validation = described("val") if "val" in read else "a part of that"
+        how = f"trained on {described('train')}, validated on {validation}, tested on {described('test')}"
+    else:
+        notes.insert(0, f"{config.data_dir} has no test/: {len(test):,} of its images are put aside for the test")
+        how = f"{len(train) + len(test):,} images in class folders"
+    print(f"{config.data_dir}: {how}; {len(train.classes)} classes: {some(train.classes)}")
+    aside = sorted({path for part in read.values() for path in part.left_out})
+    if aside:
+        notes.append(f"left out, by name no image: {_counted(aside, 'file')}")
+    if nested := [name for name in train.classes if _only_folders(train.folder / name)]:
+        notes.append(f"what lies in folders below a class folder is of that class ({some(nested)})")
+    notes += [f"classes that only case tells apart: {some(names)}" for names in _alike(train.classes, str.casefold)]
+    for note in notes:
+        print(f"  {note}")
+    return parts
 
 
-def scan(config: Config, part: str) -> ImageFolder:
-    """The files of one part, train or test, without opening one.
+def find_parts(config: Config) -> Parts:
+    """Which folder is which part, by names alone; no image is looked for that the names do not ask for.
 
-    They lie in folders of these names. Where there is no test/, val/ takes its place; where there is no train/ either,
-    the folder's own class folders are split, stratified and seeded.
+    Folders that only wrap another one are descended into. Without a test part the validation part takes its place;
+    without any part the data are class folders, to be split.
 
     Raises:
-        Hw1Error: no such folder, no class folders, empty ones, links in a circle, names that are not UTF-8.
+        Hw1Error: there is no such folder, or what is in it is not understood.
     """
-    root, named = config.data_path, {"train": ("train",), "test": ("test", "val")}
+    root = config.data_path
+    if root.is_file():
+        raise Hw1Error(f"{config.data_dir} is a file: give a folder, unpacked if this is an archive; {LAYOUT}.")
     if not root.is_dir():
         raise Hw1Error(f"There is no folder {config.data_dir}: {LAYOUT}.")
-    here = [name for name in named[part] if (root / name).is_dir()]
-    if here:
-        return _read(root / here[0])
-    if any((root / name).is_dir() for names in named.values() for name in names):
-        raise Hw1Error(f"There is no folder {part}/ in {config.data_dir}: {LAYOUT}.")
-    folder = _read(root)
-    try:
-        rows = train_test_split(
-            range(len(folder)), test_size=TEST_SHARE, stratify=folder.targets, random_state=config.seed
+    top = _unwrap(root, into_parts=False)
+    found: dict[str | None, list[Path]] = {"train": [], "val": [], "test": [], None: []}
+    for folder in _folders(top):
+        found[_part_of(folder.name)].append(folder)
+    if not found["train"]:
+        found["val"] = [folder for folder in found["val"] if folder.name.casefold() not in _WORDS]
+        if not found["val"] + found["test"]:
+            return Parts({"train": _check_classes(top)}, _copies(top))
+        raise Hw1Error(f"There is no folder train/ in {top}, {_contents(top)}: {LAYOUT}.")
+    notes = [note for folder in found.pop(None) if (note := _why_left_out(folder, found["train"][0]))]
+    if loose := _images(top):
+        notes.append(f"left out, beside the parts: {_counted(loose, 'image')}")
+    names, folders, unlabelled = {}, {}, []
+    for part, candidates in found.items():
+        labelled = [folder for folder in candidates if part == "train" or _is_labelled(folder)]
+        if len(labelled) > 1:
+            several = " and ".join(f"{folder.name}/" for folder in labelled)
+            raise Hw1Error(f"{several} in {top} may each be the {part} part: leave one of them there.")
+        for folder in labelled:
+            names[part], folders[part] = folder.name, _check_classes(_unwrap(folder, into_parts=True))
+            notes += _copies(folders[part])
+        unlabelled = [folder for folder in candidates if folder not in labelled] + unlabelled
+    if "test" not in folders and "val" in folders:
+        notes.insert(0, f"{config.data_dir} has no test/: {names['val']}/ takes its place")
+        folders["test"] = folders.pop("val")
+    if "test" not in folders:
+        missing = [f"{folder} has no class folders, {_contents(_innermost(folder))}" for folder in unlabelled]
+        raise Hw1Error(
+            f"{[*missing, f'There is no folder test/ in {top}'][0]}: {LAYOUT}; give {folders['train']} as the data "
+            "folder to have a fifth of it put aside for the test."
         )
+    notes += [f"left out: {f.name}/, which has no class folders, {_contents(_innermost(f))}" for f in unlabelled]
+    for name in folders.keys() - {"train"}:
+        _compare_classes(folders["train"], folders[name], every=name == "test")
+    return Parts(folders, notes)
+
+
+def scan(config: Config, parts: Parts, name: str) -> Part:
+    """The files of one of the parts that `find_parts` found, train, val or test, without opening one.
+
+    Where no test part is given it is a share of the class folders' images, stratified and seeded, and train the rest.
+
+    Raises:
+        Hw1Error: an empty class, links in a circle, names that are not UTF-8, or too few images to be split.
+    """
+    folders = parts.folders
+    part = _read(folders.get(name, folders["train"]), config.data_path)
+    if name == "val" and part.paths:  # may lack a class that is rare
+        classes = [path.name for path in _class_folders(folders["train"])]
+        return replace(part, classes=classes, labels=[classes.index(part.classes[label]) for label in part.labels])
+    empty = [part.classes[label] for label in sorted(set(range(len(part.classes))) - set(part.labels))]
+    if empty:
+        raise Hw1Error(f"{part.folder} has class folders without images ({some(empty)}): fill or remove them.")
+    if "test" in folders:
+        return part
+    try:
+        rows = train_test_split(range(len(part)), test_size=TEST_SHARE, stratify=part.labels, random_state=config.seed)
     except ValueError as error:
         raise Hw1Error(
-            f"{config.data_dir} has {len(folder)} images in {len(folder.classes)} classes: too few to put a fifth of "
-            "each aside for the test; add images, or a test/ of your own."
+            f"{config.data_dir} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each "
+            f"aside for the test{singles(part.labels, part.classes)}; add images, or a test/ of your own."
         ) from error
-    chosen = sorted(rows[0 if part == "train" else 1])
-    folder.samples = [folder.samples[i] for i in chosen]
-    folder.targets = [folder.targets[i] for i in chosen]
-    return folder
+    chosen = sorted(rows[0 if name == "train" else 1])
+    return replace(part, paths=[part.paths[i] for i in chosen], labels=[part.labels[i] for i in chosen])
 
 
-def _read(root: Path) -> ImageFolder:
-    """All files in the class folders of `root`."""
-    _refuse_loops(root)
-    folder = _Folder(str(root), is_valid_file=lambda path: _is_meant(path[len(str(root)) :]), allow_empty=True)
-    filled = set(folder.targets)
-    empty = [name for label, name in enumerate(folder.classes) if label not in filled]
-    if empty:
-        raise Hw1Error(f"{root} has class folders without images ({some(empty)}): fill or remove them.")
-    for path, _ in folder.samples:
-        if path.encode("utf-8", "replace").decode() != path:
-            readable = path.encode("utf-8", "backslashreplace").decode()
-            raise Hw1Error(f"The name of {readable} is not in UTF-8: rename it.")
-    return folder
+def files_below(folder: Path) -> tuple[list[str], list[str]]:
+    """The files in a folder and below it, in order: those that may be images, and those that by suffix are none.
 
+    What is hidden or left behind by file managers is in neither.
 
-class _Folder(ImageFolder):
-    """torchvision's, but hidden folders (.ipynb_checkpoints and the like) are no classes."""
-
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and entry.name[0] != ".")
-        if not names:
-            raise Hw1Error(f"{directory} has no class folders: {LAYOUT}.")
-        return names, {name: label for label, name in enumerate(names)}
-
-
-def _is_meant(path: str) -> bool:
-    """Whether a file below train/ or test/ is data: not if it is hidden or left behind by file managers."""
-    return f"{os.sep}." not in path and os.path.basename(path) not in ("Thumbs.db", "desktop.ini")
-
-
-def _refuse_loops(root: Path) -> None:
-    """Raise Hw1Error if a symbolic link below `root` leads to a folder above it: it would be walked for ever."""
-    for here, folders, _ in os.walk(root, followlinks=True):
-        for path in (Path(here, name) for name in folders):
-            if path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}:
-                raise Hw1Error(f"{path} is a symbolic link to a folder that contains it: remove it.")
+    Raises:
+        Hw1Error: a symbolic link leads to a folder that contains it, or a folder cannot be read.
+    """
+    images, others = [], []
+    for here, names in sorted(_walk(folder)):
+        for name in sorted(names):
+            (others if _NO_IMAGE.search(name) else images).append(os.path.join(here, name))
+    return images, others
 
 
 def some(names: list[str]) -> str:
     """Up to five names."""
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def singles(labels: Iterable[int], classes: list[str]) -> str:
+    """ " (one image only: cat, dog)", of the classes that cannot be split for that; else nothing."""
+    counts = Counter(map(int, labels))
+    named = [name for label, name in enumerate(classes) if counts[label] == 1]
+    return f" (one image only: {some(named)})" if named else ""
+
+
+def _counted(names: list[str], kind: str) -> str:
+    """2 files (a, b)"""
+    return f"{len(names):,} {kind}{'s' if len(names) > 1 else ''} ({some(names)})"
+
+
+# ---- one folder
+
+
+def _is_junk(name: str) -> bool:
+    return name[0] == "." or name.casefold() in _JUNK or name.endswith(".cache")
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files) for this one and all below it."""
+
+    def refuse(error: OSError) -> None:
+        raise Hw1Error(f"{error.filename} cannot be read ({error.strerror}): mend that or move it away.") from error
+
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not _is_junk(name)]
+        for name in folders:
+            _refuse_loop(Path(here, name))
+        yield here, [name for name in files if not _is_junk(name)]
+
+
+def _refuse_loop(path: Path) -> None:
+    """Raise Hw1Error if this is a symbolic link to a folder above it: it would be walked for ever."""
+    if path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}:
+        raise Hw1Error(f"{path} is a symbolic link to a folder that contains it: remove it.")
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders directly inside."""
+    inside = [entry for entry in os.scandir(folder) if not _is_junk(entry.name) and entry.is_dir()]
+    for entry in inside:
+        if entry.is_symlink():
+            _refuse_loop(Path(entry.path))
+    return sorted(folder / entry.name for entry in inside)
+
+
+def _images(folder: Path) -> list[str]:
+    """Names of the files directly inside that look like images."""
+    return sorted(e.name for e in os.scandir(folder) if not _is_junk(e.name) and _IMAGE.search(e.name))
+
+
+def _may_be_image(entry: os.DirEntry) -> bool:
+    return not (_is_junk(entry.name) or _NO_IMAGE.search(entry.name) or entry.is_dir())
+
+
+def _only_folders(folder: Path) -> list[Path]:
+    """The folders directly inside, if there is no file among them that may be an image."""
+    return [] if any(map(_may_be_image, os.scandir(folder))) else _folders(folder)
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(map(_may_be_image, os.scandir(folder))) or any(map(_holds_images, _folders(folder)))
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(names for _, names in _walk(folder))
+
+
+def _contents(folder: Path) -> str:
+    """What lies directly inside, in a few words."""
+    folders, images = [f"{path.name}/" for path in _folders(folder)], _images(folder)
+    others = sorted(e.name for e in os.scandir(folder) if not _is_junk(e.name) and e.is_file() and e.name not in images)
+    kinds = {"folder": folders, "image": images, "other file": others}
+    words = [_counted(names, kind) for kind, names in kinds.items() if names]
+    unpack = ", to be unpacked" if any(_ARCHIVE.search(name) for name in others) else ""
+    return (f"only {' and '.join(words)}" if words else "nothing at all") + unpack
+
+
+# ---- what the folders mean
+
+
+def _part_of(name: str) -> str | None:
+    """The part that is usually called so."""
+    plain = re.sub(r"[\W_]+", "", name.casefold())
+    return next((part for part, names in _PARTS.items() if names.fullmatch(plain)), None)
+
+
+def _is_no_class(name: str) -> bool:
+    """Whether a folder that is the only one of a part only holds its images, by its name."""
+    name = name.casefold()
+    return bool(_part_of(name) or _IMAGES.fullmatch(name) or _UNLABELLED.fullmatch(name))
+
+
+def _unwrap(folder: Path, *, into_parts: bool) -> Path:
+    """The folder inside, and so on, as long as nothing else with images is there and it holds folders alone."""
+    while not _images(folder):
+        inside = _folders(folder)
+        if len(inside) > 1:  # one may hold annotations or the like; an empty one is a class that lacks its images
+            inside = [path for path in inside if _holds_images(path) or not _holds_files(path)]
+        if len(inside) != 1 or not _only_folders(inside[0]) or (_part_of(inside[0].name) and not into_parts):
+            break
+        folder = inside[0]
+    return folder
+
+
+def _innermost(folder: Path) -> Path:
+    """Where the images of a part without classes lie."""
+    while len(inside := _only_folders(folder)) == 1:
+        folder = inside[0]
+    return folder
+
+
+def _is_labelled(part: Path) -> bool:
+    inside = _folders(_unwrap(part, into_parts=True))
+    return len(inside) > 1 or any(not _is_no_class(path.name) for path in inside)
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    """The folders inside, but for one that holds all the others once more, as some archives do."""
+    inside = _folders(folder)
+    names = {path.name for path in inside}
+
+    def is_copy(path: Path) -> bool:
+        below = {path.name for path in _only_folders(path)}
+        return 1 < len(names) - 1 <= len(below) and below | {path.name} == names
+
+    return [path for path in inside if not is_copy(path)]
+
+
+def _copies(folder: Path) -> list[str]:
+    classes = {path.name for path in _class_folders(folder)}
+    names = [path.name for path in _folders(folder) if path.name not in classes]
+    return [f"left out: {name}/ in {folder.name}/, which holds the same folders once more" for name in names]
+
+
+def _check_classes(folder: Path) -> Path:
+    """The same folder, if the folders in it can be classes.
+
+    Raises:
+        Hw1Error: there are none, images lie beside them, or they look like something else.
+    """
+    classes, loose = _class_folders(folder), _images(folder)
+    names = [path.name for path in classes]
+    if not classes or (len(classes) == 1 and _is_no_class(names[0])):
+        held = _innermost(folder)
+        raise Hw1Error(f"{held} has no class folders, {_contents(held)}: {LAYOUT}.")
+    if loose:
+        raise Hw1Error(
+            f"{folder} holds {_counted(loose, 'image')} beside the class folders: move each into the folder of its "
+            "class, or away."
+        )
+    lower = [name.casefold() for name in names]
+    if (any(map(_LABELS.fullmatch, lower)) and any(map(_IMAGES.fullmatch, lower))) or all(
+        map(_PIECES.fullmatch, lower)
+    ):
+        raise Hw1Error(
+            f"The folders in {folder} ({some(names)}) look like images whose labels stand in files, which are not "
+            f"read: {LAYOUT}."
+        )
+    for twins in _alike(names, str):
+        raise Hw1Error(
+            f"Class folders in {folder} look the same and differ only in their Unicode form or in spaces around the "
+            f"name ({some([ascii(name) for name in twins])}): make them one, or rename them."
+        )
+    deeper = {
+        path.name: [p.name for p in below] for path in classes if len(below := _only_folders(_innermost(path))) > 1
+    }
+    if deeper and len(deeper) < len(classes):
+        deep, flat = next(iter(deeper)), next(name for name in names if name not in deeper)
+        raise Hw1Error(
+            f"In {folder}, {deep}/ holds folders ({some(deeper[deep])}) and {flat}/ does not: it is not clear which "
+            "are the classes; put all class folders side by side."
+        )
+    if len(deeper) > 1 and len(set(map(tuple, deeper.values()))) == 1:
+        raise Hw1Error(
+            f"In {folder}, {some([f'{name}/' for name in names])} hold the same folders each "
+            f"({some(deeper[names[0]])}): if those are the classes, name the outer folders train/ and test/; if the "
+            "outer ones are, put the images directly into them."
+        )
+    return folder
+
+
+def _compare_classes(train: Path, other: Path, *, every: bool) -> None:
+    """Raise Hw1Error unless the other part has the same classes (or some of them) as train."""
+    here, there = ({path.name for path in _class_folders(part)} for part in (train, other))
+    odd = sorted(here ^ there if every else there - here)
+    for twins in _alike(odd, str.casefold):
+        raise Hw1Error(
+            f"{train.name}/ and {other.name}/ spell the same class differently ({some([ascii(n) for n in twins])}), in "
+            "upper and lower case, spaces or Unicode form: rename one of them."
+        )
+    if odd:
+        raise Hw1Error(
+            f"{train.name}/ and {other.name}/ must have the same classes; only one of them has: {some(odd)}."
+        )
+
+
+def _alike(names: list[str], simplify: Callable[[str], str]) -> list[list[str]]:
+    """Groups of names that are the same but for Unicode form, spaces around them and what `simplify` takes away."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(simplify(unicodedata.normalize("NFC", name).strip()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _why_left_out(folder: Path, train: Path) -> str | None:
+    """A note about a folder beside the parts; none where it holds no images.
+
+    Raises:
+        Hw1Error: it may be data.
+    """
+    if not _holds_images(folder):
+        return None
+    if any(_part_of(path.name) for path in _folders(folder)):
+        return f"left out: {folder.name}/, which holds parts of its own"
+    if _UNLABELLED.fullmatch(folder.name.casefold()):
+        return f"left out: {folder.name}/, {_contents(_innermost(folder))}"
+    raise Hw1Error(
+        f"{folder.name}/ lies beside {train.name}/ in {train.parent} and may be a class or a part of its own: move it "
+        f"away or, if {train.name} is a class as well, rename {train.name}/."
+    )
+
+
+def _read(root: Path, data: Path) -> Part:
+    """All files in the class folders of `root`."""
+    paths, labels, left_out = [], [], []
+    classes = [path.name for path in _class_folders(root)]
+    for label, name in enumerate(classes):
+        images, others = files_below(root / name)
+        paths += images
+        labels += [label] * len(images)
+        left_out += others
+    for path in paths:
+        if path.encode("utf-8", "replace").decode() != path:
+            readable = path.encode("utf-8", "backslashreplace").decode()
+            raise Hw1Error(f"The name of {readable} is not in UTF-8: rename it.")
+    start = len(os.path.join(data, ""))
+    relative = [[path[start:].replace(os.sep, "/") for path in files] for files in (paths, left_out)]
+    return Part(root, relative[0], labels, classes, relative[1])

@@ -1,42 +1,93 @@
 """Image files to pixels: any format and mode that PIL reads becomes an upright RGB square."""
 
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+MAX_SAMPLE_VALUE = 281  # of TIFF
+READING = 2  # one more whenever `read_image` makes other pixels of a file: cached ones are not used again then
 PROGRESS_S = 10  # between two lines about a long decoding
 AHEAD = 512  # files read before their pixels are put away
+MOST_PIXELS = 2**28  # of a file; PIL takes four bytes for each, and as much again to turn or convert them
+LARGE = 2**24  # pixels to be decoded: of what is larger there is only one in memory, however many cores there are
+DRAFT = 2  # a JPEG is decoded at no less than this many times the side that is wanted
+MISSING = 1.0  # of 255 levels, on average: how far a JPEG may hang on bytes that its file has lost
+
+Levels = dict[str, tuple[float, float]]  # mode of PIL -> the values that mean black and white
+
+_one_at_a_time = threading.Lock()
+_TURNS = {  # by the EXIF tag Orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # the brands of such files
+_CONVERT = "{}, which is not read here: convert it to PNG or JPEG"
+_SIGNATURES = (  # of files that PIL does not open: (offset, what stands there, what to say)
+    (0, b"\xff\xd8\xff", "damaged"),
+    (0, b"\x89PNG\r\n", "damaged"),
+    (0, b"GIF8", "damaged"),
+    (8, b"WEBP", "damaged"),
+    (0, b"II*\0", "damaged, or a TIFF of a rare kind"),
+    (0, b"MM\0*", "damaged, or a TIFF of a rare kind"),
+    (0, b"\xff\x0a", _CONVERT.format("JPEG XL")),
+    (4, b"JXL ", _CONVERT.format("JPEG XL")),
+    (128, b"DICM", _CONVERT.format("DICOM")),
+    (0, b"v/1\x01", _CONVERT.format("OpenEXR")),
+    (4, b"ftypcrx ", _CONVERT.format("camera raw")),
+    (0, b"FUJIFILM", _CONVERT.format("camera raw")),
+    (0, b"version https://git-lfs", "only a pointer to it: git lfs pull"),
+)
 
 
 class UnknownRange(Exception):
-    """Grey levels as floating-point or 32-bit numbers."""
+    """Grey levels as floating-point or 32-bit numbers, and nobody said which of them are black and white."""
 
 
-def read_image(path: str, size: int) -> np.ndarray:
+def read_image(path: str, size: int, levels: Levels | None = None) -> np.ndarray:
     """One image file as uint8 size×size×3.
 
-    Turned upright as EXIF says; transparency laid on white; 16 bits a pixel brought to 8; grey, palette and CMYK
-    converted by PIL; the first frame of an animation; resized without keeping the ratio of the sides.
+    Turned upright as EXIF says; transparency laid on white; more than 8 bits a pixel brought to 8; grey, palette and
+    CMYK converted by PIL; the first frame of an animation; resized without keeping the ratio of the sides.
+
+    Args:
+        levels: black and white of grey images with more than 8 bits that do not say it themselves. For 16 bits they
+            are else 0 and 65535.
 
     Raises:
         UnknownRange: nobody can know which values of the file mean black and white.
         Exception: of whatever kind PIL chooses, if it is no readable image.
     """
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):  # PIL would cut off everything above 255
-            image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-        elif image.mode in ("I", "F"):
-            raise UnknownRange
+    with Image.open(path) as image:
+        return _square(image, size, levels)
+
+
+def _square(image: Image.Image, size: int, levels: Levels | None) -> np.ndarray:
+    # The JPEG decoder can leave out the finest detail, at a fraction of time and memory; other formats ignore this.
+    image.draft(None, (DRAFT * size, DRAFT * size))
+    with _one_at_a_time if image.width * image.height > LARGE else nullcontext():
+        image.load()  # first: TIFF is turned by PIL itself, which then says no more of it
+        with suppress(Exception):  # of all the ways in which metadata may be odd, none concerns the picture
+            if (turn := _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))) is not None:
+                image = image.transpose(turn)
+        if _is_deep(image):
+            image = _to_8_bits(image, levels or {})
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -44,6 +95,61 @@ def read_image(path: str, size: int) -> np.ndarray:
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(image)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it is grey with more than 8 bits, which PIL would cut off above 255."""
+    return image.mode[:4] in ("I;16", "I", "F")
+
+
+def _to_8_bits(image: Image.Image, levels: Levels) -> Image.Image:
+    mode = image.mode[:4]  # one for both orders of bytes
+    black, white = _own_levels(image) or levels.get(mode) or ((0, 65535) if mode == "I;16" else (None, None))
+    if white is None:
+        raise UnknownRange
+    values = (np.asarray(image, dtype=np.float32) - black) * (255 / (white - black))
+    return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
+
+
+def _own_levels(image: Image.Image) -> tuple[float, float] | None:
+    """Black and white as the file itself says: a TIFF of 12 bits, or one in 16 bits whose largest value is 2^k - 1.
+
+    Any other MaxSampleValue is a statistic of that one picture, and PNG's sBIT speaks of values that have already been
+    spread over 16 bits.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits, most = (np.ravel(tags.get(tag, 0))[0] for tag in (ExifTags.Base.BitsPerSample, MAX_SAMPLE_VALUE))
+    if image.mode[:4] == "I;16" and 0 < bits < 16:
+        return 0, 2 ** int(bits) - 1
+    return (0, int(most)) if image.mode[:4] == "I;16" and most > 0 and int(most) & int(most) + 1 == 0 else None
+
+
+def measure_levels(paths: list[str]) -> Levels:
+    """Black and white for the grey images of more than 8 bits among these that do not say it themselves.
+
+    Whole numbers from 0 on: 0 and the first 2^k - 1 that none of them exceeds, 4095 for 12 bits. Others, as negative
+    ones or fractions: the smallest and the largest. Empty if there are no such images.
+    """
+    with _set_up(), ThreadPoolExecutor() as pool:
+        found = list(filter(None, pool.map(_extremes, paths)))
+    levels: Levels = {}
+    for mode in sorted({mode for mode, _, _ in found}):
+        low, high = min(low for m, low, _ in found if m == mode), max(high for m, _, high in found if m == mode)
+        if mode == "F" or low < 0:
+            levels[mode] = low, high if high > low else low + 1
+        else:
+            levels[mode] = 0, 2 ** max(1, int(high).bit_length()) - 1
+    return levels
+
+
+def _extremes(path: str) -> tuple[str, float, float] | None:
+    """(mode, smallest, largest value) of a grey image of more than 8 bits that does not say its levels."""
+    with suppress(Exception), Image.open(path) as image:  # a broken one is named when it is decoded
+        if _is_deep(image) and not _own_levels(image):
+            values = np.asarray(image)
+            values = values[np.isfinite(values)]
+            return image.mode[:4], float(values.min()), float(values.max())
+    return None
 
 
 @dataclass(frozen=True)
@@ -66,20 +172,27 @@ class Sizes:
 def measure_sizes(paths: list[str], most: int = 500) -> Sizes:
     """The sizes of image files, from the headers of about `most` of them, evenly spread. One can be read at least."""
     sizes = []
-    for path in paths[:: max(1, len(paths) // most)]:
-        with suppress(Exception), Image.open(path) as image:  # a broken one was named when the files were decoded
-            sizes.append(image.size)
+    with _set_up():
+        for path in paths[:: max(1, len(paths) // most)]:
+            with suppress(Exception), Image.open(path) as image:  # a broken one was named when the files were decoded
+                sizes.append(image.size)
     smallest, largest = np.min(sizes, axis=0).tolist(), np.max(sizes, axis=0).tolist()
     return Sizes(tuple(smallest), tuple(largest), int(np.median(np.min(sizes, axis=1))))
 
 
 def decode(
-    paths: list[str], size: int, images: Tensor | None = None, *, say: Callable[[str], object] = print
+    paths: list[str],
+    size: int,
+    images: Tensor | None = None,
+    *,
+    levels: Levels | None = None,
+    say: Callable[[str], object] = print,
 ) -> tuple[Tensor, dict[int, str]]:
     """Read many image files with all processor cores.
 
     Args:
         images: uint8 N×3×size×size zeros to be filled; None: new ones.
+        levels: see `read_image`.
 
     Returns:
         images: zeros where a file could not be read.
@@ -87,36 +200,93 @@ def decode(
     """
     if images is None:
         images = torch.zeros(len(paths), 3, size, size, dtype=torch.uint8)
-    failures, started = {}, time.monotonic()
+    failures, mended, started = {}, [], time.monotonic()
     reported = started
-    # PIL warns of pictures that may exhaust memory; here, with a picture in each thread, they are refused.
-    bomb = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
-    with bomb, ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
+    with _set_up(), ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
         # Some at a time: `map` runs ahead as far as it can, and pixels that nobody has put away yet fill the memory.
         parts = (paths[start : start + AHEAD] for start in range(0, len(paths), AHEAD))
-        decoded = (pixels for part in parts for pixels in pool.map(partial(_try, size=size), part))
-        for i, pixels in enumerate(decoded):
-            if isinstance(pixels, str):
-                failures[i] = pixels
+        decoded = (result for part in parts for result in pool.map(partial(_try, size=size, levels=levels), part))
+        for i, (pixels, problem) in enumerate(decoded):
+            if pixels is None:
+                failures[i] = problem
             else:
                 images[i] = torch.tensor(pixels).permute(2, 0, 1)  # S×S×3 -> 3×S×S
+                mended += [paths[i]] if problem else []
             if (now := time.monotonic()) - reported >= PROGRESS_S:
                 done, rate = i + 1, (i + 1) / (now - started)
                 left = (len(paths) - done) / rate
                 say(f"  decoded {done:,} of {len(paths):,} ({rate:,.0f} images/s, {left:.0f} s left)")
                 reported = now
+    if mended:
+        named = ", ".join(Path(path).name for path in mended[:5]) + (", …" if len(mended) > 5 else "")
+        say(f"  {len(mended):,} JPEG files lack their end, and are read as all but nothing of the picture is: {named}")
     return images, failures
 
 
-def _try(path: str, size: int) -> np.ndarray | str:
-    """The pixels, or in a word or two why there are none."""
+@contextmanager
+def _set_up() -> Iterator[None]:
+    """PIL as it is to be here, while files are read: it knows HEIC, and refuses what would exhaust the memory."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener  # not a requirement
+
+        register_heif_opener()
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
     try:
-        return read_image(path, size)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _try(path: str, size: int, levels: Levels | None) -> tuple[np.ndarray | None, str | None]:
+    """(pixels, None), or (None, in a word or two why there are none), or (pixels, what was wrong all the same)."""
+    try:
+        try:
+            return read_image(path, size, levels), None
+        except OSError as error:
+            if error.strerror is None and (pixels := _read_without_end(path, size)) is not None:
+                return pixels, "it lacks its end"
+            raise
     except UnidentifiedImageError:
-        return "not an image"
+        return None, _unidentified(path)
     except UnknownRange:
-        return "grey levels of unknown range"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
-        return "too many pixels"
+        return None, "grey levels of unknown range"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None, f"over {MOST_PIXELS / 1e6:,.0f} million pixels: make it smaller"
+    except MemoryError:
+        return None, "too large for this machine's memory"
     except Exception as error:  # PIL raises what it likes on damaged files: OSError, SyntaxError, ValueError, …
-        return (error.strerror if isinstance(error, OSError) else None) or "damaged"
+        return None, (error.strerror if isinstance(error, OSError) else None) or "damaged"
+
+
+def _read_without_end(path: str, size: int) -> np.ndarray | None:
+    """The pixels of a JPEG that lacks its last bytes; None if it is none, or if they are more than a few.
+
+    It is read with noise in place of what may be missing, and with nothing: how far the two differ is how far the
+    picture hangs on it. That holds for every kind of JPEG, also where each byte refines the whole picture.
+    """
+    data = Path(path).read_bytes().rstrip(b"\xff")
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    noise = np.random.default_rng(0).integers(0, 255, len(data), dtype=np.uint8).tobytes()  # 255 would begin a marker
+
+    def read(more: bytes, size: int) -> np.ndarray:
+        with Image.open(BytesIO(data + more + b"\xff\xd9")) as image:
+            return _square(image, size, None)
+
+    difference = np.abs(np.subtract(read(b"", 256), read(noise, 256), dtype=np.int16))  # the same for every `size`
+    return read(b"", size) if difference.mean() <= MISSING else None
+
+
+def _unidentified(path: str) -> str:
+    """What to say of a file that PIL does not open."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+        return "damaged" if "HEIF" in Image.OPEN else "HEIC: pip install pillow-heif"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        return "damaged" if "AVIF" in Image.OPEN else "AVIF: pip install -U pillow"
+    named = (what for offset, start, what in _SIGNATURES if head[offset:].startswith(start))
+    return next(named, _CONVERT.format("SVG") if b"<svg" in head else "not an image")

@@ -73,11 +73,11 @@ def prepare(config: Config) -> Setup:
         cifar10.ensure_cifar10(config.data_path)
     elif config.data_dir == PROFILES["smoke"]["data_dir"] and not config.data_path.exists():
         make_toy_folder(config.data_path)
-    check_folder(config)
+    parts = check_folder(config)
     test, (train, val) = load_test(config), load_train_val(config)
-    if not (config.data_path / "train").is_dir():  # the parts were made here, and others may want the same ones
-        parts = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
-        write_csv(config.results_path / "split.csv", pd.concat(parts))
+    if "test" not in parts.folders:  # they were made here, and others may want the same ones
+        made = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
+        write_csv(config.results_path / "split.csv", pd.concat(made))
     room = room_for_arrays(device, config.memory_mb)
     train, val = train.to(device, room), val.to(device, room)
     sizes = measure_sizes([str(config.data_path / path) for path in train.paths])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import timm
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from .augment import normalize
 from .files import Hw1Error, atomic, sha256_tensors
+from .folders import files_below, some
 from .images import decode
 from .models import CNN, FrozenEncoder, Probe, folded
 
@@ -61,7 +61,7 @@ def save_model(training: "Training", quality: dict) -> Path:
     """
     task, setup = training.task, training.task.setup
     info = {"format": FORMAT} | {name: getattr(task, name) for name in ("name", "title", "kind", "variant")}
-    info |= {"classes": setup.classes, "image_size": task.image_size}
+    info |= {"classes": setup.classes, "image_size": task.image_size, "levels": setup.train.levels}
     info |= {"config": setup.config.shown(), "environment": setup.environment, "test": quality}
     tensors = task.on_images(training.model).state_dict()
     if task.kind == "cnn":
@@ -142,7 +142,9 @@ def _checksum(info: str, tensors: dict[str, Tensor]) -> str:
 
 
 @torch.inference_mode()
-def predict(model: SavedModel, paths: list[str], batch_size: int = 64) -> pd.DataFrame:
+def predict(
+    model: SavedModel, paths: list[str], batch_size: int = 64, say: Callable[[str], object] = print
+) -> pd.DataFrame:
     """Classify image files, one or more, with `batch_size` of them in memory at a time.
 
     Returns:
@@ -152,7 +154,9 @@ def predict(model: SavedModel, paths: list[str], batch_size: int = 64) -> pd.Dat
     device = next(model.module.parameters()).device
     parts, errors = [], []
     for start in range(0, len(paths), batch_size):
-        images, failures = decode(paths[start : start + batch_size], model.image_size)
+        images, failures = decode(
+            paths[start : start + batch_size], model.image_size, levels=model.info.get("levels"), say=say
+        )
         parts.append(model.module(images.to(device)).softmax(1).cpu())
         errors += [failures.get(row) for row in range(len(images))]
     probabilities = torch.cat(parts)
@@ -164,24 +168,25 @@ def predict(model: SavedModel, paths: list[str], batch_size: int = 64) -> pd.Dat
     return table.assign(error=pd.Series(errors, dtype="object"))
 
 
-def find_images(arguments: Iterable[str]) -> list[str]:
-    """Files as given; in place of a folder all images in it and below it, sorted, but for hidden ones.
+def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(files to be read, files left out): as given; in place of a folder, what is in it and below it, in order.
+
+    As in training, what is hidden does not count, what by its suffix is no image is left out, and of all else the
+    contents decide. A file that was named is read whatever its name.
 
     Raises:
-        Hw1Error: there is no such file or folder, or no image in a folder.
+        Hw1Error: there is no such file or folder, or nothing in a folder that may be an image.
     """
-    # A format that PIL only writes, PDF for one, is no image to read.
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: list[str] = []
+    left_out: list[str] = []
     for argument in arguments:
         path = Path(argument)
         if not path.exists():
             raise Hw1Error(f"There is no file or folder {argument}.")
-        files = [path]
-        if path.is_dir():
-            inside = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.suffix.lower() in known)
-            files = [path / file for file in inside if not any(part.startswith(".") for part in file.parts)]
+        files, others = files_below(path) if path.is_dir() else ([str(path)], [])
         if not files:
-            raise Hw1Error(f"There is no image in the folder {argument}.")
-        found += map(str, files)
-    return found
+            only = f", only {some(others)}" if others else ""
+            raise Hw1Error(f"There is no image in the folder {argument}{only}.")
+        found += map(str, map(Path, files))  # without the ./ of what lies below "."
+        left_out += map(str, map(Path, others))
+    return found, left_out

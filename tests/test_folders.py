@@ -1,4 +1,4 @@
-"""The catalogue of unusable folders, each with the sentence it gets."""
+"""Folders as people have them: how each is read, and the sentence that an unusable one gets."""
 
 import dataclasses
 import os
@@ -94,21 +94,23 @@ CATALOGUE = [
     (no_folder, f"There is no folder {{root}}: {LAYOUT}."),
     (
         no_test,
-        f"There is no folder test/ in {{root}}: {LAYOUT}.",
+        f"There is no folder test/ in {{root}}: {LAYOUT}; give {{root}}/train as the data folder to have a fifth of it put "
+        "aside for the test.",
     ),
     (
         images_without_class_folders,
-        f"{{root}}/train has no class folders: {LAYOUT}.",
+        "{root}/train has no class folders, only 120 images (colour_0-00000.png, colour_0-00001.png, "
+        f"colour_0-00002.png, colour_0-00003.png, colour_0-00004.png, …): {LAYOUT}.",
     ),
-    (nothing_in_train, f"{{root}}/train has no class folders: {LAYOUT}."),
+    (nothing_in_train, f"{{root}}/train has no class folders, nothing at all: {LAYOUT}."),
     (a_name_in_another_encoding, r"The name of {root}/train/colour_0/\udce9.png is not in UTF-8: rename it."),
     (an_empty_class, "{root}/train has class folders without images (colour_1): fill or remove them."),
     (
         class_folders_of_one_image_each,
-        "{root} has 3 images in 3 classes: too few to put a fifth of each aside for the test; add images, or a test/ "
-        "of your own.",
+        "{root} has 3 images in 3 classes: too few to put a fifth of each aside for the test (one image only: "
+        "colour_0, colour_1, colour_2); add images, or a test/ of your own.",
     ),
-    (no_folders_at_all, f"{{root}} has no class folders: {LAYOUT}."),
+    (no_folders_at_all, f"{{root}} has no class folders, only 1 image (a.png): {LAYOUT}."),
     (one_class, "{root}/train has one class only: a classifier needs at least two."),
     (
         other_classes_in_test,
@@ -179,7 +181,7 @@ def spoil_four_files(root):
         (root / f"test/colour_0/0000{i}.png").write_bytes(bad)
     (root / "test/colour_0/00003.png").unlink()
     (root / "test/colour_0/00003.png").symlink_to("nowhere")
-    (root / "test/colour_0/notes.txt").write_text("a file that is no image at all")
+    (root / "test/colour_0/notes").write_text("a file that is no image at all")
 
 
 def test_unreadable_files_are_named_before_anything_is_trained(make_smoke_config, toy_folder):
@@ -187,7 +189,7 @@ def test_unreadable_files_are_named_before_anything_is_trained(make_smoke_config
     sentence = (
         "5 files cannot be read as images: test/colour_0/00000.png (not an image), test/colour_0/00001.png (not an "
         "image), test/colour_0/00002.png (damaged), test/colour_0/00003.png (No such file or directory), "
-        "test/colour_0/notes.txt (not an image): remove or replace them, or set skip_unreadable=True."
+        "test/colour_0/notes (not an image): remove or replace them, or set skip_unreadable=True."
     )
     config = dataclasses.replace(make_smoke_config(), profile="quick")
     assert refusal(load_test, config) == refusal(prepare, config) == sentence
@@ -209,14 +211,14 @@ def test_unreadable_files_are_left_out_if_asked_and_named_all_the_same(make_smok
         test = load_test(config)
         assert len(test) == len(test.images) == len(test.paths) == 26
         assert test.counts() == {"colour_0": 6, "colour_1": 10, "colour_2": 10}
-        assert not {"test/colour_0/00001.png", "test/colour_0/notes.txt"} & set(test.paths)
+        assert not {"test/colour_0/00001.png", "test/colour_0/notes"} & set(test.paths)
         said = capsys.readouterr().out
         assert said.startswith("Left out, as they cannot be read as images: 5 files: test/colour_0/00000.png (not an")
     assert "5 files cannot be read as images" in refusal(load_test, make_smoke_config())  # and without, it is an error
 
 
 def test_a_file_that_can_be_read_again_is_not_remembered_as_damaged(make_smoke_config, toy_folder, monkeypatch):
-    def refused(path, size):
+    def refused(*args):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
@@ -263,8 +265,10 @@ def test_too_few_images_for_the_split(make_smoke_config, toy_folder):
     for path in (toy_folder / "train" / "colour_1").glob("000[1-9]0.png"):
         path.unlink()
     sentence = refusal(load_train_val, make_smoke_config())
-    assert sentence.startswith("81 images in 3 classes cannot be split into 73 for training and 8 for validation (")
-    assert sentence.endswith("): add images or lower train_size and val_size.")
+    assert sentence == (
+        "81 images in 3 classes cannot be split into 73 for training and 8 for validation (one image only: colour_1): "
+        "add images or lower train_size and val_size."
+    )
 
 
 def test_a_test_size_below_the_number_of_classes(make_smoke_config):

@@ -123,20 +123,21 @@ def test_a_file_that_cannot_be_read_has_a_row_that_says_so(run, tmp_path):
 # ---- which files
 
 
-def test_folders_are_searched_in_order_for_pictures_alone(tmp_path, monkeypatch):
+def test_folders_are_searched_in_order_and_what_is_left_out_by_its_name_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("b/2.JPG", "b/10.png", "a/deep/x.webp", "b/.hidden.png", "b/.cache/y.png", "b/Thumbs.db", "b/n.txt"):
+    junk = ["b/.hidden.png", "b/.cache/y.png", "b/Thumbs.db", "b/@eaDir/2.JPG", "b/__MACOSX/z.png"]
+    for name in ("b/2.JPG", "b/10.png", "b/9.heic", "b/IMG_0001", "a/deep/x.webp", "b/n.txt", "b/paper.PDF", *junk):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    Path("b/paper.pdf").touch()  # PIL writes it and cannot read it
-    assert find_images(["b"]) == ["b/10.png", "b/2.JPG"]
-    assert find_images(["b/n.txt", "."]) == ["b/n.txt", "a/deep/x.webp", "b/10.png", "b/2.JPG"]
+    pictures, others = ["b/10.png", "b/2.JPG", "b/9.heic", "b/IMG_0001"], ["b/n.txt", "b/paper.PDF"]
+    assert find_images(["b"]) == (pictures, others)
+    assert find_images(["b/n.txt", "."]) == (["b/n.txt", "a/deep/x.webp", *pictures], others)
 
 
 def test_pictures_below_a_hidden_folder_that_was_asked_for_are_found(tmp_path):
     (tmp_path / ".mine").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / ".mine" / "a.png")
-    assert find_images([str(tmp_path / ".mine")]) == [str(tmp_path / ".mine" / "a.png")]
+    assert find_images([str(tmp_path / ".mine")]) == ([str(tmp_path / ".mine" / "a.png")], [])
 
 
 @pytest.mark.parametrize(("what", "said"), [("no.png", "no file or folder"), (".", "no image in the folder")])
