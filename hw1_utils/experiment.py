@@ -21,6 +21,7 @@ from . import metrics
 from .batching import batches
 from .checkpoint import Checkpoint
 from .costs import measure_costs, trace_training
+from .features import check_finite
 from .files import Hw1Error, read_sealed, sha256_tensors, write_csv, write_sealed
 from .preparation import prepare  # noqa: F401 (it belongs to the story, as the probes do)
 from .probes import ProbeTask, probe_tasks  # noqa: F401
@@ -44,6 +45,7 @@ def sanity_check(task: Task) -> list[dict]:
     if task.kind == "probe":
         parts = inputs.split(task.setup.config.extract_batch_size)
         inputs = torch.cat([task.full_model.features(part) for part in parts])
+        check_finite(inputs, task.encoder)
     fixed = list(batches(inputs, train.labels[chosen], SANITY_BATCH_SIZE))
     history = overfit_check(copy.deepcopy(task.model), fixed, lr=task.sanity_lr, precision=task.precision)
     last = history[-1]
