@@ -16,7 +16,7 @@ import sys
 import typing
 from pathlib import Path
 
-from .config import PATHS, ROOT, Config, make_config
+from .config import PATHS, ROOT, Config, make_config, read_setting
 from .files import Hw1Error
 
 
@@ -134,38 +134,30 @@ def readme(args: argparse.Namespace) -> None:
 
 
 def read_settings(words: list[str]) -> dict:
-    """`--cnn-epochs 5 --fresh --data photos` as fields of Config: {"cnn_epochs": 5, "fresh": True, "data_dir": …}.
+    """`--cnn-epochs 5 --fresh --data photos` as fields of Config: {"cnn_epochs": "5", "fresh": True, "data_dir": …}.
 
-    A name without a value is True; `none` is None; relative paths start where the command was given; an encoder may be
-    named several times.
+    A name without a value is True; other values stay text, which Config reads (see `config.read_setting`). Relative
+    paths start where the command was given; an encoder may be named several times.
 
     Raises:
         ValueError: a word that belongs to no name.
     """
-    settings, hints = {}, typing.get_type_hints(Config)
+    settings: dict[str, object] = {}
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     while words:
         if not (word := words.pop(0)).startswith("--"):
             raise ValueError(f"{word!r} belongs to no setting")
         name = word[2:].replace("-", "_")
         name = {"data": "data_dir"}.get(name, name)
-        value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        if name in PATHS and value not in ("random", "none"):
+        value = read_setting(name, words.pop(0)) if words and not words[0].startswith("--") else True
+        if value == "":
+            continue
+        if name in PATHS and value not in (None, True) and (name, value) != ("weights", "random"):
             value = os.path.abspath(os.path.expanduser(value))
         if name == "encoder" and name in settings:
             value = f"{settings[name]},{value}"
-        settings[name] = _value(value, typing.get_args(hints.get(name)) or (hints.get(name),))
+        settings[name] = value
     return settings
-
-
-def _value(text: str, kinds: tuple) -> object:
-    """Text as one of these types where it can be read so; what does not fit is refused by Config, in its words."""
-    if text.lower() == "none" and type(None) in kinds:
-        return None
-    try:
-        return text if str in kinds else json.loads(text.lower())
-    except ValueError:
-        return text
 
 
 def main(argv: list[str] | None = None) -> int:

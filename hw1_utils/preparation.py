@@ -9,13 +9,14 @@ from filelock import FileLock
 from torch import Tensor
 
 from . import cifar10, metrics
-from .backup import Backup
-from .config import PROFILES, Config
+from .backup import Backup, make_place
+from .config import Config
 from .data import Split, load_test, load_train_val, make_toy_folder, pixel_statistics
 from .features import Features
-from .files import clear_partials, lock, write_csv
-from .folders import check_folder
+from .files import Hw1Error, clear_partials, free_bytes, lock, write_csv
+from .folders import check_folder, scan
 from .images import measure_sizes
+from .models import FrozenEncoder, sketch_encoders
 from .runtime import (
     Precision,
     choose_precision,
@@ -56,33 +57,41 @@ class Setup:
 def prepare(config: Config) -> Setup:
     """Make sure the data is there, load train and val, and choose device and precision.
 
-    Test images are decoded, so that a damaged one is found now and not after an hour of training, and put aside.
+    What can be known in seconds comes first: encoders and their weights, places to write to, room on the disk. Test
+    images are decoded, so that a damaged one is found now and not after an hour of training, and put aside.
 
     Raises:
-        Hw1Error: the data cannot be had or is not usable, or another process is at work in `config.output_dir`.
+        Hw1Error: the data cannot be had or is not usable, weights cannot be had or do not fit, a place cannot be
+            written, or another process is at work in `config.output_dir`.
     """
     check_names(config.encoders)
+    device = find_device(config.device)
+    precision = choose_precision(config.precision, device)
     taken = lock(config.output_path)
     for folder in (config.runs_path, config.results_path, config.models_path, config.cache_path):
         clear_partials(folder.rglob(".*.partial*"))
+    if config.backup_path:
+        make_place(config.backup_path.parent)
     make_deterministic()
     keep_freed_memory()
-    device = find_device(config.device)
-    precision = choose_precision(config.precision, device)
-    if config.data_dir == Config.data_dir:
-        cifar10.ensure_cifar10(config.data_path)
-    elif config.data_dir == PROFILES["smoke"]["data_dir"] and not config.data_path.exists():
+    room = room_for_arrays(device, config.memory_mb)
+    if config.is_toy and not config.data_path.exists():
         make_toy_folder(config.data_path)
-    parts = check_folder(config)
+    if not config.is_cifar10:
+        parts = check_folder(config)
+    encoders = sketch_encoders(config)
+    if config.is_cifar10:
+        cifar10.ensure_cifar10(config.data_path)
+        parts = check_folder(config)
+    check_room(config, encoders, room)
     test, (train, val) = load_test(config), load_train_val(config)
     if "test" not in parts.folders:  # they were made here, and others may want the same ones
         made = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
         write_csv(config.results_path / "split.csv", pd.concat(made))
-    room = room_for_arrays(device, config.memory_mb)
     train, val = train.to(device, room), val.to(device, room)
     sizes = measure_sizes([str(config.data_path / path) for path in train.paths])
     mean, std = pixel_statistics(train.images)
-    if config.data_dir == Config.data_dir:
+    if config.is_cifar10:
         cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
     else:
         print(sizes.describe(config.image_size))
@@ -111,3 +120,39 @@ def prepare(config: Config) -> Setup:
         test_counts=test.counts(),
         lock=taken,
     )
+
+
+def check_room(config: Config, encoders: list[FrozenEncoder], room: int) -> None:
+    """Compare what will be cached, decoded images and features, with the free disk, before anything is decoded.
+
+    A cache only saves the next run its work, so a disk that is too small costs a warning. It ends the run where the
+    arrays do not fit into memory either: those of more than `room` bytes live on the disk.
+
+    Raises:
+        Hw1Error: with what is needed and what is free.
+    """
+    train, test = (scan(config, part) for part in ("train", "test"))
+    tenth = len(train) // 10
+    images = min(len(train), (config.train_size or len(train)) + (config.val_size or tenth))
+    images += min(len(test), config.test_size or len(test))
+    try:
+        largest = max(measure_sizes([path for path, _ in train.samples]).largest)
+    except ValueError:  # nothing can be read: that will be said, with the files' names
+        return
+    wanted = {max(config.image_size, min(max(encoder.input_size), largest)) for encoder in encoders}
+    pixels = [images * 3 * side**2 for side in {config.image_size, *wanted}]
+    features = [images * encoder.columns * 4 for encoder in encoders]
+    # Streamed features lie there twice, in the chunks that are kept and as the one array of this run.
+    streamed = [size for size in (*pixels, *features) if size > room]
+    needed = sum(pixels) + sum(features) + sum(size for size in features if size > room)
+    kept = sum(file.stat().st_size for file in config.cache_path.glob("*") if file.is_file())
+    free = free_bytes(config.cache_path)
+    if needed - kept <= free:
+        return
+    what = f"{config.cache_path} needs {(needed - kept) / 1e6:,.0f} MB for decoded images and features"
+    if sum(streamed) - kept > free:
+        raise Hw1Error(
+            f"{what}, which memory does not hold either, and has {free / 1e6:,.0f} MB free: make room there, or take "
+            "fewer images (train_size, val_size, test_size)."
+        )
+    print(f"WARNING: {what} and has {free / 1e6:,.0f} MB free: what does not fit is made again by each run")

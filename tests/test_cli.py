@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -131,11 +132,13 @@ def test_every_field_of_config_is_an_option(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "prepare", seen.append)
     monkeypatch.chdir(tmp_path)
     words = "--cnn-epochs 5 --probe_lr 1e-2 --fresh --skip-unreadable FALSE --train-size None --encoder 7 --data photos"
-    assert main(["data", "--profile", "quick", *words.split(), "--backup-dir", "none", "--weights", "random"]) == 0
+    words += " --backup-dir none --weights random --encoder= --output-dir ~/out"
+    assert main(["data", "--profile", "quick", *words.split()]) == 0
     (config,) = seen
     assert (config.cnn_epochs, config.probe_lr, config.fresh, config.skip_unreadable) == (5, 0.01, True, False)
     assert (config.train_size, config.encoder, config.backup_dir, config.weights) == (None, "7", None, "random")
     assert config.data_path == tmp_path / "photos"  # from where the command was given
+    assert config.output_path == Path.home() / "out"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """One Config: what is refused and in which words, profiles, environment variables, the encoder a file chooses."""
 
 import dataclasses
+import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from hw1_utils import config as config_module
+from hw1_utils.__main__ import read_settings
 from hw1_utils.config import ROOT, Config, make_config
 from hw1_utils.files import Hw1Error
 
@@ -29,14 +33,20 @@ def test_unknown_field_like_no_other_gets_the_list():
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("seed", "0", "Config.seed must be int, not '0' (str)."),
+        ("seed", "zero", "Config.seed must be int, not 'zero' (str)."),
         ("seed", True, "Config.seed must be int, not True (bool)."),
-        ("seed", 1.0, "Config.seed must be int, not 1.0 (float)."),
+        ("seed", 1.5, "Config.seed must be int, not 1.5 (float)."),
+        ("seed", "1.5", "Config.seed must be int, not 1.5 (float)."),
+        ("seed", "none", "Config.seed must be int, not 'none' (str)."),
+        ("seed", "inf", "Config.seed must be int, not inf (float)."),
         ("probe_lr", False, "Config.probe_lr must be float, not False (bool)."),
-        ("probe_lr", "1e-3", "Config.probe_lr must be float, not '1e-3' (str)."),
-        ("fresh", 1, "Config.fresh must be bool, not 1 (int)."),
+        ("probe_lr", "1e", "Config.probe_lr must be float, not '1e' (str)."),
+        ("fresh", 2, "Config.fresh must be bool, not 2 (int)."),
+        ("fresh", "perhaps", "Config.fresh must be bool, not 'perhaps' (str)."),
         ("encoder", None, "Config.encoder must be str, not None (NoneType)."),
-        ("train_size", 5000.0, "Config.train_size must be int | None, not 5000.0 (float)."),
+        ("encoder", " , ", "Config.encoder must name a timm model, not ','."),
+        ("weights", 7, "Config.weights must be str | None, not 7 (int)."),
+        ("train_size", 5000.5, "Config.train_size must be int | None, not 5000.5 (float)."),
         ("train_size", True, "Config.train_size must be int | None, not True (bool)."),
         ("device", "gpu", "Config.device must be one of auto, cpu, cuda, not 'gpu'."),
         ("precision", "fp8", "Config.precision must be one of auto, bf16, fp16, fp32, not 'fp8'."),
@@ -65,6 +75,102 @@ def test_wrong_types_and_ranges_are_refused_in_these_words(field, value, sentenc
     assert refusal("quick", **{field: value}) == sentence
     with pytest.raises(Hw1Error):
         Config(**{field: value})  # built directly, it is checked all the same
+
+
+def from_command_line(monkeypatch, field, text):
+    return make_config("quick", **read_settings([f"--{field.replace('_', '-')}={text}"]))
+
+
+def from_json(monkeypatch, field, text):
+    monkeypatch.setenv("HW1_OVERRIDES", json.dumps({field: text}))
+    return make_config("quick")
+
+
+def from_variable(monkeypatch, field, text):
+    name = {"data_dir": "HW1_DATA", "weights": "HW1_WEIGHTS", "encoder": "HW1_ENCODER"}.get(field)
+    if name is None:
+        return from_json(monkeypatch, field, text)
+    monkeypatch.setenv(name, text)
+    return make_config("quick")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        from_command_line,
+        from_json,
+        from_variable,
+        lambda _, field, text: make_config("quick", **{field: text}),
+        lambda _, field, text: Config(**{field: text}),
+    ],
+    ids=["command line", "json", "variable", "overrides", "Config"],
+)
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        *[("weights", text, None) for text in ("none", "None", "NONE", " none ")],
+        ("weights", "Random", "random"),
+        ("weights", "007", "007"),
+        ("train_size", "none", None),
+        ("train_size", "1_000", 1000),
+        ("seed", "5", 5),
+        ("seed", "5.0", 5),
+        ("seed", "1e3", 1000),
+        ("probe_lr", ".001", 0.001),
+        ("probe_lr", "1e-3", 0.001),
+        ("fresh", "YES", True),
+        ("fresh", "1", True),
+        ("fresh", "off", False),
+        ("data_dir", "2024", "2024"),
+        ("data_dir", "none", "none"),
+        ("data_dir", "random", "random"),
+        ("encoders", " test_vit,, resnet18 , test_vit", ["test_vit", "resnet18"]),
+        ("encoders", "", ["vit_tiny_patch16_224"]),
+        ("data_dir", " ", "data/cifar10"),
+        ("weights", "", None),
+        ("probe_epochs", "", 30),
+    ],
+)
+def test_text_is_read_the_same_wherever_it_comes_from(monkeypatch, source, field, text, value):
+    monkeypatch.chdir(ROOT)
+    found = getattr(source(monkeypatch, field.replace("encoders", "encoder"), text), field)
+    if isinstance(found, str) and os.path.isabs(found):
+        found = os.path.relpath(found)  # the command line's paths start where it was given
+    assert found == value and type(found) is type(value)
+
+
+def test_an_empty_value_leaves_the_profiles_own():
+    assert make_config("quick", cnn_batch_size="", output_dir=" ").as_dict() == make_config("quick").as_dict()
+
+
+def test_numbers_and_paths_of_python_will_do():
+    config = make_config("quick", seed=5.0, fresh=1, data_dir=Path("photos") / "2024")
+    assert (config.seed, config.fresh, config.data_dir) == (5, True, "photos/2024")
+
+
+@pytest.mark.parametrize(
+    "spelling", ["data/cifar10/", "./data/cifar10", "data/../data//cifar10", str(ROOT / "data/cifar10"), "link"]
+)
+def test_cifar10_is_cifar10_however_it_is_spelt(tmp_path, monkeypatch, spelling):
+    if spelling == "link":
+        (tmp_path / "link").symlink_to(ROOT / "data/cifar10", target_is_directory=True)
+        spelling = str(tmp_path / "link")
+    config = make_config("quick", data_dir=spelling)
+    assert config.is_cifar10 and not config.own_images
+    monkeypatch.chdir(ROOT / "tests")
+    assert make_config("quick", **read_settings(["--data", "../data/cifar10"])).is_cifar10
+
+
+def test_other_folders_are_somebodys_own(tmp_path):
+    assert make_config("quick", data_dir="data/cifar100").own_images
+    assert make_config("quick", data_dir=str(tmp_path / "cifar10")).own_images
+    assert make_config("smoke", data_dir="outputs/smoke/toy/").is_toy
+
+
+def test_the_profile_is_no_override(monkeypatch):
+    monkeypatch.setenv("HW1_OVERRIDES", '{"profile": "smoke"}')
+    assert refusal("quick").startswith("The profile is no override")
+    assert make_config("smoke").profile == "smoke"
 
 
 def test_an_int_serves_as_a_float_and_none_as_no_limit():
@@ -179,8 +285,3 @@ def test_a_weights_file_of_another_model_is_refused(monkeypatch):
 def test_as_dict_gives_back_the_same_config():
     config = make_config("quick", seed=3)
     assert Config(**config.as_dict()) == config
-
-
-def test_an_empty_path_is_refused():
-    """It would be the repository itself, and its folders the classes."""
-    assert refusal("quick", data_dir="") == "Config.data_dir must be the path of a file or folder, not ''."

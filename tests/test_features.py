@@ -5,8 +5,9 @@ import torch
 
 from hw1_utils import features as features_module
 from hw1_utils.config import make_config
+from hw1_utils.experiment import ProbeTask, prepare, sanity_check
 from hw1_utils.features import extract
-from hw1_utils.files import Hw1Error
+from hw1_utils.files import Hw1Error, save_tensors
 from hw1_utils.models import load_encoder
 
 COUNT = 12
@@ -155,6 +156,47 @@ def test_a_gpu_that_holds_not_even_one_image_is_one_sentence(tmp_path):
     encoder.register_forward_pre_hook(run_out)
     with pytest.raises(Hw1Error, match="^The GPU's memory is too small for test_vit: close what else uses it, or take"):
         run(encoder, IMAGES, tmp_path)
+
+
+def overflowing(encoder):
+    """As large activations in fp16 do."""
+    encoder.backbone.norm.weight.fill_(1e30 if encoder.dtype == torch.float32 else 6e4)
+    return encoder
+
+
+def test_features_that_overflow_are_said_as_such_and_never_kept(tmp_path):
+    encoder = overflowing(make_encoder(dtype=torch.float16)[0])
+    with pytest.raises(Hw1Error) as caught:
+        run(encoder, IMAGES, tmp_path)
+    assert str(caught.value) == (
+        f"{encoder.label} gives features that are not finite numbers: its activations are too large for fp16, so set "
+        "precision='fp32' (or 'bf16')."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sanity_check_says_so_too(make_smoke_config):
+    task = ProbeTask(prepare(make_smoke_config(precision="fp16")))
+    overflowing(task.encoder)
+    with pytest.raises(Hw1Error, match=r"^test_vit \[\w+\] gives features that are not finite numbers"):
+        sanity_check(task)
+
+
+def test_features_of_broken_weights_are_said_as_such(tmp_path):
+    encoder, _ = make_encoder()
+    encoder.backbone.norm.bias[0] = float("nan")
+    with pytest.raises(Hw1Error, match=r", in float32: its weights \(random weights\) are broken\.$"):
+        run(encoder, IMAGES, tmp_path)
+
+
+def test_a_cached_chunk_that_is_not_finite_is_computed_again(tmp_path, capsys):
+    encoder, passes = make_encoder()
+    first = run(encoder, IMAGES, tmp_path)
+    (chunk,) = tmp_path.iterdir()
+    save_tensors(chunk, {"features": first.values.clone().fill_(float("inf"))}, seconds="1")  # as earlier versions did
+    passes.clear()
+    again = run(encoder, IMAGES, tmp_path)
+    assert torch.equal(again.values, first.values) and passes and "is damaged" in capsys.readouterr().out
 
 
 def test_progress_says_which_split_how_far_and_whether_from_cache(tmp_path, chunks_of_five):

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import SMALL, PowerCut, numbers, same, weights
 
-from hw1_utils import backup, experiment, features, preparation, profiling
+from hw1_utils import backup, cifar10, experiment, features, preparation, profiling
+from hw1_utils import weights as weights_module
 from hw1_utils.config import ROOT
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, train
-from hw1_utils.files import Hw1Error, write_csv
+from hw1_utils.files import Hw1Error, free_bytes, write_csv
 from hw1_utils.models import FrozenEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")
@@ -80,6 +81,81 @@ def test_what_killed_writers_left_is_cleared_away(make_smoke_config):
         path.touch()
     prepare(config)
     assert not any(path.exists() for path in left) and alive.exists()
+
+
+# ---- what can be known in seconds comes before what takes minutes
+
+
+@pytest.fixture
+def nothing_slow(monkeypatch):
+    """Decoding an image, or fetching the data, fails the test."""
+    for module, name in ((preparation, "load_test"), (preparation, "load_train_val"), (cifar10, "ensure_cifar10")):
+        monkeypatch.setattr(module, name, lambda *args: pytest.fail("this was to come later"))
+    monkeypatch.setattr(weights_module, "_cached", lambda cfg: None)
+    monkeypatch.setattr(weights_module, "reachable", lambda url: False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"weights": "{here}/typo.pth"}, "^HW1_WEIGHTS names a file that does not exist: .*/typo.pth"),
+        (
+            {"weights": "{here}/mine.pth"},
+            "^The weights file mine.pth does not fit the encoder test_vit: it lacks 77 of",
+        ),
+        ({"weights": "{here}/toy"}, "^HW1_WEIGHTS names .*/toy, which has no weights for test_vit "),
+        ({"encoder": "test_vit,test_wit"}, "^timm has no model 'test_wit': did you mean test_vit"),
+        (
+            {"encoder": "test_vit,resnet18", "weights": "none"},
+            "^No weights for test_vit: the model hub cannot be reached",
+        ),
+        ({"device": "cuda"}, "^device='cuda' cannot be used here "),
+        (
+            {"backup_dir": "{here}/not/mounted"},
+            r"^backup_dir .*/not/mounted cannot be made \(No such file or directory\)",
+        ),
+        ({"backup_dir": "{here}/mine.pth"}, r"^backup_dir .*/mine.pth cannot be made \(File exists\)"),
+        ({"output_dir": "{here}/mine.pth"}, r"^.*/mine.pth cannot be written \(File exists\)"),
+    ],
+)
+@pytest.mark.parametrize("own", [True, False], ids=["own images", "CIFAR-10"])
+def test_what_is_wrong_is_said_at_once(make_smoke_config, nothing_slow, tmp_path, settings, sentence, own):
+    if settings.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    torch.save({"cls_token": torch.zeros(1, 1, 64)}, tmp_path / "mine.pth")
+    here = {name: value.format(here=tmp_path) for name, value in settings.items()}
+    with pytest.raises(Hw1Error, match=sentence):
+        prepare(make_smoke_config(**(SMALL | ({} if own else {"data_dir": "data/cifar10/"}) | here)))
+
+
+def test_a_disk_too_small_for_the_caches_is_said_before_they_are_made(make_smoke_config, monkeypatch, capsys):
+    """150 images of 32×32 pixels take 0.46 MB, their 640 features each 0.38 MB."""
+    config = make_smoke_config(**SMALL)
+    monkeypatch.setattr(preparation, "free_bytes", lambda path: 800_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "load_test", lambda *args: pytest.fail("decoded"))
+        with pytest.raises(
+            Hw1Error, match=r"^\S+/toy.cache needs 1 MB for .*, which memory does not hold either, and has "
+        ):
+            prepare(make_smoke_config(**SMALL, memory_mb=0))
+    prepare(config)  # memory holds them
+    assert "needs 1 MB for decoded images and features and has 1 MB free: what does not fit" in capsys.readouterr().out
+    prepare(config)  # the images are there by now
+    monkeypatch.setattr(preparation, "free_bytes", lambda path: 900_000)
+    shutil.rmtree(config.cache_path)
+    prepare(config)
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_a_disk_too_small_to_build_cifar10_is_said_before_it_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "free_bytes", lambda path: 600_000_000)
+    monkeypatch.setattr(cifar10, "_build", lambda *args: pytest.fail("it was fetched"))
+    with pytest.raises(Hw1Error, match="^Building CIFAR-10 takes 610 MB for a while, and .* has 600 MB free"):
+        cifar10.ensure_cifar10(tmp_path / "cifar10")
+
+
+def test_free_space_is_that_of_a_folder_that_is_still_to_be_made(tiny_disk):
+    assert 0 < free_bytes(tiny_disk(500) / "a" / "b") <= 512_000
 
 
 # ---- a second run
@@ -269,7 +345,9 @@ def test_a_damaged_state_is_taken_from_the_copy(new_cnn, tmp_path, capsys):
 
 
 def test_a_copy_that_cannot_be_made_costs_one_warning(new_cnn, tmp_path, capsys):
-    (tmp_path / "drive").write_text("a file where the folder should be")
-    training = train(new_cnn(backup_dir=str(tmp_path / "drive")))
+    task = new_cnn(backup_dir=str(tmp_path / "drive"))
+    (tmp_path / "drive").rmdir()
+    (tmp_path / "drive").write_text("a file where the folder was")
+    training = train(task)
     said = capsys.readouterr().out
     assert len(training.history) == 3 and said.count("WARNING: no copies are kept in ") == 1

@@ -1,0 +1,140 @@
+"""Files of pretrained weights: which there are at a place, the timm model each is named after, what it holds."""
+
+import argparse
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .files import Hw1Error, some
+
+SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
+HUB_STEMS = ("model", "pytorch_model", "open_clip_pytorch_model")  # on the model hub, where the folder has the name
+NOT_PART_OF_A_NAME = r"(-[0-9a-f]{8,}| \(\d+\))+$"  # deit_tiny_patch16_224-a1311bcf.pth, resnet18 (1).pth
+
+
+def weights_at(place: Path) -> dict[Path, str | None]:
+    """The weights files at a place, the safest kinds first, and the timm model that each is named after, if any.
+
+    A place is a file, whatever its suffix, or a folder of files, or of folders as the model hub has them.
+    """
+    files = [place]
+    if place.is_dir():
+        found = [path for path in sorted(place.iterdir()) if path.is_file() and _suffix(path)]
+        folders = [path for path in sorted(place.iterdir()) if path.is_dir()]
+        of_hub = [path for folder in folders for path in sorted(folder.iterdir()) if _stem(path) in HUB_STEMS]
+        files = sorted(found + of_hub, key=lambda path: SUFFIXES.index(_suffix(path)))
+    return {file: model_named(file) for file in files}
+
+
+def model_named(path: Path) -> str | None:
+    """The timm model, with its tag if it has one, after which a weights file or the hub's folder is named."""
+    import timm  # seconds to import: only when it is needed
+
+    stem = _stem(path)
+    if stem in HUB_STEMS:
+        stem = path.absolute().parent.name
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            about = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+            stem = f"{about['architecture']}.{about.get('pretrained_cfg', {}).get('tag', '')}"
+    stem = re.sub(NOT_PART_OF_A_NAME, "", stem)
+    base = stem.split(".")[0]
+    return stem if stem in timm.list_pretrained() else base if timm.is_model(base) else None
+
+
+def is_meant(named: str, encoder: str) -> bool:
+    """Whether weights named after one model are the encoder's; a tag behind a dot counts where both have one."""
+    shorter, longer = sorted((named, encoder), key=len)
+    return longer == shorter or longer.startswith(f"{shorter}.")
+
+
+def _suffix(path: Path) -> str | None:
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(_suffix(path) or "")] if _suffix(path) else path.name
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file or of a PyTorch checkpoint, mapped from the file where its format lets them.
+
+    The names of nested ones are joined by dots: `{"model": {"fc.bias": …}}` holds `model.fc.bias`. What the file is
+    is seen from its content. Nothing in it is run: it may hold plain values, tensors and an argparse.Namespace.
+
+    Raises:
+        Hw1Error: with what the file is instead.
+    """
+    try:
+        content = _read(path)
+    except Hw1Error:
+        raise
+    except Exception as error:  # torch and zipfile raise many kinds on a damaged file
+        raise _unusable(path, f"it is damaged, or no file of tensors ({_first_line(error)}): copy it again") from error
+    tensors = dict(_flat(content))
+    if not tensors:
+        raise _unusable(path, "it holds no tensors with names")
+    return tensors
+
+
+def _read(path: Path) -> object:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError:
+        _refuse_known(path)
+        if _suffix(path) == ".safetensors":
+            raise
+    try:
+        allowed = torch.serialization.safe_globals([argparse.Namespace])  # timm's training script puts its options in
+        with allowed, warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        unsafe: list[str] = []
+        with suppress(Exception):  # not where it is of torch's older format
+            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        named = f" ({some(unsafe)})" if unsafe else ""
+        raise _unusable(
+            path, f"it is no plain file of tensors, and what else is in it{named} is not run: save a state_dict() alone"
+        ) from error
+
+
+def _refuse_known(path: Path) -> None:
+    """Say what the file is, where that is known and no weights can be had from it."""
+    with open(path, "rb") as file:
+        start = file.read(512).lstrip()
+    inside = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    if not start:
+        raise _unusable(path, "it is empty: copy it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise _unusable(path, "it is a Git LFS pointer, not the file itself: `git lfs pull` gets that")
+    if start.startswith(b"<"):
+        raise _unusable(path, "it is a web page that was saved in place of the file: download it again")
+    if any(name.endswith(".npy") for name in inside):
+        raise _unusable(path, "it is a NumPy archive of JAX weights: take them as .safetensors or .pth")
+    if any(name.endswith("/constants.pkl") for name in inside):
+        raise _unusable(path, "it is a TorchScript program: save the state_dict() of what it holds")
+
+
+def _flat(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor) and name:
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+
+
+def _unusable(path: Path, why: str) -> Hw1Error:
+    return Hw1Error(f"The weights file {path.name} cannot be used: {why}.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
