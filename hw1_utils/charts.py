@@ -10,8 +10,11 @@ from .figures import colours, wrapped
 PARTS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
 
-def calibration(curves: dict[str, tuple[pd.DataFrame, pd.DataFrame]], names: list[str]) -> Figure:
-    """Accuracy against confidence of each model (its `reliability` tables): as it is dashed, rescaled solid."""
+def calibration(curves: dict[str, tuple[pd.DataFrame, ...]], names: list[str]) -> Figure:
+    """Accuracy against confidence of each model (its `reliability` tables): as it is dashed, rescaled solid.
+
+    A model of which validation does not tell the temperature has one table, and its legend says so.
+    """
     columns = 3
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(4 * columns, 3.7 * rows))
@@ -20,10 +23,10 @@ def calibration(curves: dict[str, tuple[pd.DataFrame, pd.DataFrame]], names: lis
         axis.axis("off")
     for axis, (title, tables), shade in zip(axes.flat, curves.items(), colours(names), strict=False):
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-        for table, style, label in zip(tables, ("--o", "-o"), ("as it is", "rescaled"), strict=True):
+        for table, style, label in zip(tables, ("--o", "-o"), ("as it is", "rescaled"), strict=False):
             axis.plot(table["confidence"], table["accuracy"], style, color=shade, markersize=3, label=label)
         axis.set_title(wrapped([title])[0], fontsize=9)
-        axis.legend(frameon=False, loc="upper left")
+        axis.legend(frameon=False, loc="upper left", title=None if len(tables) > 1 else "temperature not identifiable")
         axis.grid(alpha=0.25)
         axis.tick_params(labelbottom=True)
         axis.set_xlabel("confidence")
@@ -133,7 +136,7 @@ def _log_axis(axis: Axes, values: pd.Series) -> None:
 
 
 def input_sizes(table: pd.DataFrame) -> Figure:
-    """Validation accuracy with its interval against multiply-adds and against speed, one point an input size."""
+    """The leading measure on validation against multiply-adds and against speed, one point an input size."""
     figure = Figure(figsize=(10, 3.8 + 0.25 * table["model"].nunique()))
     axes = figure.subplots(1, 2, sharey=True)
     table = table.assign(millions=table["macs"] / 1e6)
@@ -144,16 +147,15 @@ def input_sizes(table: pd.DataFrame) -> Figure:
     }
     for axis, (label, column) in zip(axes, costs.items(), strict=True):
         for i, (title, rows) in enumerate(table.groupby("model", sort=False)):
-            accuracy, shade = rows["val_accuracy"], _shades(table)[i]
-            errors = [accuracy - rows["val_accuracy_low"], rows["val_accuracy_high"] - accuracy]
-            axis.errorbar(rows[column], accuracy, errors, fmt="-o", color=shade, capsize=3, label=title)
-            for x, y, side in zip(rows[column], accuracy, rows["input_size"], strict=True):
+            score, shade = rows["val_score"], _shades(table)[i]
+            axis.errorbar(rows[column], score, _errors(rows), fmt="-o", color=shade, capsize=3, label=title)
+            for x, y, side in zip(rows[column], score, rows["input_size"], strict=True):
                 axis.annotate(f"{side} px", (x, y), (0, -20 if i % 2 else 12), color=shade, **small)
         _log_axis(axis, table[column])
         axis.margins(y=0.18)
         axis.set_xlabel(label)
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("validation accuracy (95 % interval)")
+    axes[0].set_ylabel(_score_label(table))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="upper center", frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 * table["model"].nunique() / figure.get_figheight()))
     return figure
@@ -164,17 +166,26 @@ def _shades(table: pd.DataFrame) -> list[str]:
     return colours(table.groupby("model", sort=False)["name"].first().tolist())
 
 
+def _errors(rows: pd.DataFrame) -> list[pd.Series]:
+    """What `errorbar` draws of the interval of the leading measure."""
+    return [rows["val_score"] - rows["val_score_low"], rows["val_score_high"] - rows["val_score"]]
+
+
+def _score_label(table: pd.DataFrame) -> str:
+    return f"validation {table['leading'].iloc[0].replace('_', ' ')} (95 % interval)"
+
+
 def learning_curve(table: pd.DataFrame) -> Figure:
-    """Validation accuracy with its interval against the number of training images, one line a model."""
+    """The leading measure on validation against the number of training images, one line a model."""
     figure = Figure(figsize=(8, 4.4))
     axis = figure.subplots()
     for (title, rows), shade in zip(table.groupby("model", sort=False), _shades(table), strict=True):
-        accuracy = rows["val_accuracy"]
-        errors = [accuracy - rows["val_accuracy_low"], rows["val_accuracy_high"] - accuracy]
-        axis.errorbar(rows["train_images"], accuracy, errors, fmt="-o", color=shade, capsize=3, label=title)
+        axis.errorbar(
+            rows["train_images"], rows["val_score"], _errors(rows), fmt="-o", color=shade, capsize=3, label=title
+        )
     _log_axis(axis, table["train_images"])
     axis.set_xlabel("training images (log scale)")
-    axis.set_ylabel("validation accuracy (95 % interval)")
+    axis.set_ylabel(_score_label(table))
     axis.legend(frameon=False, fontsize=8)
     axis.grid(alpha=0.25)
     figure.tight_layout()

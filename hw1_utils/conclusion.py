@@ -1,19 +1,28 @@
-"""The conclusion in words, written from the numbers of the run, so that it can never contradict the tables."""
+"""The conclusion in words, written from the tables of the run and nothing else, so that it cannot contradict them.
 
+Names that come from outside pass through `words.literal`. Of two models one is called better where the 95 % interval
+of their paired difference leaves out zero (`metrics.paired_difference`); no other test has a say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from . import metrics
 from .files import atomic
-from .judging import Result
+from .words import faster, literal, number, sentence, times
+
+SAME_BUT_FOR_EPOCHS = ("tuned", "short")  # recipes of a CNN; `taught` adds a teacher to them
+CHEAPER = {"inference_images_per_second": False, "total_training_seconds": True}  # whether less of it is cheaper
 
 
 def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFrame, corrections: str) -> str:
     """Write conclusion.md: the comparison, what the studies say, the errata if there are any. Returns the text."""
     text = (
-        f"{comparison}\n**How many images before your own CNN pays?** (validation) {how_many_images(curve)}\n\n"
-        f"**Other seeds.** (test accuracy) {seeds_in_words(seeds)}\n"
+        f"{comparison}\n**How many images before your own CNN pays?** ({_measure(curve)} on validation) "
+        f"{how_many_images(curve)}\n\n**Other seeds.** ({_measure(seeds)} on test) {seeds_in_words(seeds)}\n"
     )
     text += f"\n## Errata of the assignment\n\n{corrections}" if corrections else ""
     with atomic(folder / "conclusion.md") as partial:
@@ -21,103 +30,126 @@ def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFram
     return text
 
 
-def conclusion(results: list[Result], quality: pd.DataFrame, costs: pd.DataFrame) -> str:
+def conclusion(quality: pd.DataFrame, costs: pd.DataFrame, right: pd.DataFrame, counts: Mapping[str, int]) -> str:
     """The assignment's discussion as Markdown: convergence, generalisation, performance, bottlenecks, conclusion.
 
     Compares the first CNN (the headline) with the plain probe, of several encoders the best on validation. On balanced
     data by accuracy, else by balanced accuracy (see `metrics.leading`).
+
+    Args:
+        quality, costs: the tables of model_metrics_comparison.csv and model_profile_comparison.csv.
+        right: one row a test image: `label` (int), and under each model's `name` whether it got the image right.
+        counts: training images of each class.
     """
-    plain = [i for i, result in enumerate(results) if result.task.variant == "cls"]
-    best = max(plain, key=lambda i: quality["val_score"][i])
-    pair = [next(i for i, result in enumerate(results) if result.task.kind == "cnn"), best]
-    cnn, probe = (quality.iloc[i] for i in pair)
-    cnn_cost, probe_cost = (costs.iloc[i] for i in pair)
-    correct = [results[i].correct for i in pair]
-    only_cnn, only_probe, p = metrics.mcnemar(*correct)
-    balanced = cnn["leading"] == "balanced_accuracy"
-    gap, low, high = metrics.paired_difference(*correct, results[0].test.labels.numpy() if balanced else None)
-    total = int(cnn["test_images"])
-    significant = low > 0 or high < 0 if balanced else p < 0.05
-    better, other = (probe, cnn) if gap >= 0 else (cnn, probe)
-    low, high = (low, high) if gap >= 0 else (-high, -low)  # of the better one minus the other
-    interval = f"(95 % interval {low * 100:.1f} to {high * 100:.1f})"
-    points = f"{abs(gap) * 100:.1f} points{' of balanced accuracy' if balanced else ''} {interval}"
-    verdict = (
-        f"**{better['model']}** is better than {other['model']} by {points}"
-        if significant
-        else f"The difference of {points} between the two models is within the noise"
-    )
-    macs = probe_cost["macs"] / cnn_cost["macs"]
-    calls = probe_cost["operator_calls_per_step"] / cnn_cost["operator_calls_per_step"]
-    top = {r.task.title: r.training.operators.iloc[0] for r in (results[i] for i in pair)}
-    share = probe_cost["extraction_seconds"] / probe_cost["total_training_seconds"]
-    seconds = probe_cost["total_training_seconds"] / cnn_cost["total_training_seconds"]
-    speed = cnn_cost["inference_images_per_second"] / probe_cost["inference_images_per_second"]
+    plain = quality[quality["recipe"].str.startswith("cls")]
+    probe = plain.loc[plain["val_score"].idxmax()]
+    cnn = quality[~_on_encoder(quality)].iloc[0]
+    cnn_cost, probe_cost = (costs[costs["name"] == row["name"]].iloc[0] for row in (cnn, probe))
+    verdict = _compare(cnn, probe, right)
+    alone = [(right[a["name"]] & ~right[b["name"]]).sum() for a, b in ((probe, cnn), (cnn, probe))]
     lines = [
-        f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {total:,} test images; "
+        f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {cnn['test_images']:,} test images; "
         f"seed {cnn['seed']}; {cnn['device']}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
-        *(["", _imbalance(results[0])] if balanced else []),
-        *(["", f"Of {len(plain)} encoders, {probe['encoder']} is the best on validation."] if plain[1:] else []),
+        *(["", _imbalance(counts)] if _measure(quality) != "accuracy" else []),
+        *(["", _best_encoder(probe, len(plain))] if len(plain) > 1 else []),
         "",
         "**Convergence.** " + " ".join(_convergence(row) for row in (cnn, probe)),
         "",
-        "**Generalisation.** With augmentation off, " + "; ".join(_generalisation(row) for row in (cnn, probe)) + ".",
+        "**Generalisation.** Accuracy with augmentation off: "
+        + "; ".join(_generalisation(row) for row in (cnn, probe))
+        + ".",
         "",
-        f"**Performance.** {cnn['model']}: {_with_interval(cnn)}; {probe['model']}: {_with_interval(probe)}. {verdict} "
-        f"(on the same {total:,} images, {only_probe} are right only with the probe and {only_cnn} only with the CNN; "
-        f"exact McNemar test, {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}).",
+        f"**Performance.** {sentence(_with_interval(cnn))}; {_with_interval(probe)}. {verdict} (of the same "
+        f"{cnn['test_images']:,} images, the probe alone gets {alone[0]:,} right, the CNN alone {alone[1]:,}).",
         "",
-        f"**Bottlenecks.** A prediction costs the probe {macs:,.0f} times the CNN's multiply-adds "
-        f"({probe_cost['macs'] / 1e6:,.1f} M against {cnn_cost['macs'] / 1e6:,.1f} M), though a training step makes "
-        f"only {calls:.1f} times as many operator calls: calls are counted, not weighed. Most of the traced time goes "
-        "to "
-        + " and ".join(f"`{row['operator']}` ({row['share']:.0%}; {title})" for title, row in top.items())
-        + f". Of the probe's {probe_cost['total_training_seconds']:.0f} s, {share:.0%} are feature extraction.",
+        f"**Bottlenecks.** {_bottlenecks(cnn_cost, probe_cost)}",
         "",
-        f"**Conclusion.** {verdict}. The probe trains {_times(seconds)} the CNN and predicts "
-        f"{_slower(speed)} ({probe_cost['inference_images_per_second']:,.0f} against "
-        f"{cnn_cost['inference_images_per_second']:,.0f} images/s). "
-        + _advice(significant, gap)
-        + _dilemma(quality, cnn),
+        f"**Conclusion.** {verdict}. {_price(cnn_cost, probe_cost)} "
+        + _advice(verdict, costs, right)
+        + _dilemma(quality, cnn, right),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _imbalance(result: Result) -> str:
-    counts = result.task.setup.train.counts()
+@dataclass(frozen=True)
+class Verdict:
+    """Two models on the same test images, the better one first. As text: a sentence without its full stop."""
+
+    better: pd.Series  # rows of the table of qualities
+    other: pd.Series
+    difference: float  # better minus other, of the leading measure
+    low: float  # its 95 % interval
+    high: float
+
+    @property
+    def certain(self) -> bool:
+        return self.low > 0
+
+    def __str__(self) -> str:
+        difference, low, high = _points(self.difference, self.low, self.high)
+        interval = f"(95 % interval {low} to {high})"
+        of = "" if self.better["leading"] == "accuracy" else f" of {_said(self.better['leading'])}"
+        if self.certain:
+            better, other = sentence(literal(self.better["model"])), literal(self.other["model"])
+            return f"**{better}** is better than {other} by {difference} points{of} {interval}"
+        better, other = (literal(row["model"]) for row in (self.better, self.other))
+        if self.difference == 0:
+            return f"{sentence(better)} and {other} are level, with a difference of {difference} points{of} {interval}"
+        ahead = f"{better} being ahead of {other}"
+        return f"The difference of {difference} points{of} {interval}, {ahead}, is within the noise"
+
+
+def _compare(first: pd.Series, second: pd.Series, right: pd.DataFrame) -> Verdict:
+    labels = right["label"].to_numpy() if first["leading"] == "balanced_accuracy" else None
+    flags = [right[row["name"]].to_numpy() for row in (first, second)]
+    gap, low, high = metrics.paired_difference(*flags, labels)
+    return Verdict(second, first, gap, low, high) if gap >= 0 else Verdict(first, second, -gap, -high, -low)
+
+
+def _points(*shares: float) -> list[str]:
+    """In points, with as many digits as it takes to see of each whether it is above zero or below."""
+    digits = next(d for d in range(1, 9) if d == 8 or all(abs(x) < 1e-9 or abs(x) * 100 >= 0.5 / 10**d for x in shares))
+    return [f"{0.0 if abs(x) < 1e-9 else x * 100:.{digits}f}" for x in shares]
+
+
+def _said(leading: str) -> str:
+    return leading.replace("_", " ")
+
+
+def _measure(table: pd.DataFrame) -> str:
+    return _said(table["leading"].iloc[0])
+
+
+def _on_encoder(table: pd.DataFrame) -> pd.Series:
+    return table["encoder"].fillna("").ne("")
+
+
+def _imbalance(counts: Mapping[str, int]) -> str:
     few, many = (choose(counts, key=counts.__getitem__) for choose in (min, max))
     return (
-        f"The classes have between {counts[few]:,} ({few}) and {counts[many]:,} ({many}) training images, so balanced "
-        "accuracy, the mean of the classes' own accuracies, comes first."
+        f"The classes have between {counts[few]:,} ({literal(few)}) and {counts[many]:,} ({literal(many)}) training "
+        "images, so balanced accuracy, the mean of the classes' own accuracies, comes first."
     )
 
 
+def _best_encoder(probe: pd.Series, count: int) -> str:
+    return f"Of {count} encoders, {literal(probe['encoder'])} is compared with the CNN: the best on validation."
+
+
 def _convergence(row: pd.Series) -> str:
+    epochs, when = row["epochs"], row["epochs_to_converge"]
+    after = f"after {when} of {epochs} epochs" if epochs > 1 else "in its only epoch"
     included = " (feature extraction included)" if row["encoder"] else ""
     return (
-        f"{row['model']} comes within a point of its best validation accuracy after {row['epochs_to_converge']} of "
-        f"{row['epochs']} epochs, {row['seconds_to_converge']:.0f} s{included}."
+        f"{sentence(literal(row['model']))} comes within a point of its best validation accuracy {after}, "
+        f"{number(row['seconds_to_converge'])} s{included}."
     )
 
 
 def _generalisation(row: pd.Series) -> str:
     return (
-        f"{row['model']}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
+        f"{literal(row['model'])}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
         f"{row['test_accuracy']:.1%} on test, a gap of {row['generalisation_gap'] * 100:.1f} points"
-    )
-
-
-def _dilemma(quality: pd.DataFrame, cnn: pd.Series) -> str:
-    """What the CNN taught by the probe has to say to the choice between the two."""
-    taught = quality[quality["recipe"] == "taught"]
-    if taught.empty:
-        return ""
-    measure = f"test_{cnn['leading']}"
-    gain = (taught.iloc[0][measure] - cnn[measure]) * 100
-    said = f"{abs(gain):.1f} points {'above' if gain >= 0 else 'below'}"
-    return (
-        f" The CNN that the probe has taught, at the same price per prediction as any CNN here: "
-        f"{_with_interval(taught.iloc[0])}, {said} {cnn['model']}."
     )
 
 
@@ -125,60 +157,139 @@ def _with_interval(row: pd.Series) -> str:
     value, low, high = (row[f"test_{row['leading']}{end}"] for end in ("", "_low", "_high"))
     f1 = f"{row['test_macro_f1']:.3f} ({row['test_macro_f1_low']:.3f} to {row['test_macro_f1_high']:.3f})"
     plain = f" (accuracy {row['test_accuracy']:.1%})" if row["leading"] != "accuracy" else ""
-    return f"{value:.1%} (95 % interval {low:.1%} to {high:.1%}){plain}, macro F1 {f1}"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.1f} times as long as" if ratio >= 1 else f"{1 / ratio:.1f} times faster than"
-
-
-def _slower(ratio: float) -> str:
-    return f"{ratio:,.0f} times slower" if ratio >= 1 else f"{1 / ratio:,.1f} times faster"
-
-
-def _advice(significant: bool, gap: float) -> str:
-    if not significant:
-        return "As long as no difference can be shown, take the cheaper one: the CNN."
-    if gap < 0:
-        return "On this data the CNN is the better one: take it."
     return (
-        "Where accuracy counts and a prediction may cost that much, take the probe; where predictions must be cheap "
-        "or the device small, take the CNN."
+        f"{literal(row['model'])}: {_said(row['leading'])} {value:.1%} "
+        f"(95 % interval {low:.1%} to {high:.1%}){plain}, macro F1 {f1}"
     )
 
 
+def _bottlenecks(cnn: pd.Series, probe: pd.Series) -> str:
+    """What a prediction and a training step take; `cnn` and `probe` are rows of the table of costs."""
+    macs, calls = ([row[column] for row in (probe, cnn)] for column in ("macs", "operator_calls_per_step"))
+    millions = [number(value / 1e6) if value < 1e6 else f"{value / 1e6:,.1f}" for value in macs]
+    top = [f"`{x['top_operator']}` ({x['top_operator_share']:.0%}; {literal(x['model'])})" for x in (cnn, probe)]
+    text = (
+        f"A prediction takes the probe {millions[0]} M multiply-adds, {times(*macs)} the CNN's {millions[1]} M; a "
+        f"training step makes {calls[0]:,.0f} operator calls, {times(*calls)} the CNN's {calls[1]:,.0f}: calls are "
+        f"counted, not weighed. The largest share of the traced time goes to {' and '.join(top)}."
+    )
+    total, extraction = probe["total_training_seconds"], probe["extraction_seconds"]
+    if extraction > 0:
+        text += f" Feature extraction takes {extraction / total:.0%} of the probe's {number(total)} s."
+    return text
+
+
+def _price(cnn: pd.Series, probe: pd.Series) -> str:
+    seconds = [row["total_training_seconds"] for row in (probe, cnn)]
+    rates = [row["inference_images_per_second"] for row in (probe, cnn)]
+    return (
+        f"Training takes the probe {number(seconds[0])} s, {times(*seconds)} the CNN's {number(seconds[1])} s; it "
+        f"predicts {faster(*rates)} the CNN ({number(rates[0])} against {number(rates[1])} images/s)."
+    )
+
+
+def _advice(verdict: Verdict, costs: pd.DataFrame, right: pd.DataFrame) -> str:
+    """Which of the two to take: the better one, the cheaper one, or each where it belongs."""
+    chance = _chance(verdict.better["leading"], right["label"])
+    guessing = [row for row in (verdict.better, verdict.other) if row[f"test_{row['leading']}_low"] <= chance]
+    said = f"than guessing, which gives {chance:.1%}"
+    if len(guessing) == 2:
+        return f"Neither is shown to be better {said}: look at the labels, or for more images, before you take one."
+    text = f"{sentence(literal(guessing[0]['model']))} is not shown to be better {said}. " if guessing else ""
+    names = {row["name"]: "the probe" if row["encoder"] else "the CNN" for row in (verdict.better, verdict.other)}
+    better, other = names.values()
+    pair = costs.set_index("name").loc[list(names)]
+    cheaper = next((by for by in CHEAPER if not _close(*pair[by])), None)
+    if not verdict.certain:
+        if cheaper is None:
+            return f"{text}No difference can be shown, in quality or in price: take either."
+        cheap = names[pair[cheaper].idxmin() if CHEAPER[cheaper] else pair[cheaper].idxmax()]
+        why = "the cheaper one" if cheaper == "inference_images_per_second" else "the one that trains faster"
+        return f"{text}As long as no difference can be shown, take {why}: {cheap}."
+    rates = pair["inference_images_per_second"]
+    if _close(*rates) or rates.iloc[0] > rates.iloc[1]:
+        return f"{text}On this data {better} is the better one, and its predictions cost no more: take it."
+    return (
+        f"{text}Where {_said(verdict.better['leading'])} counts and a prediction may cost that much, take {better}; "
+        f"where predictions must be cheap, take {other}."
+    )
+
+
+def _close(a: float, b: float) -> bool:
+    """Whether two prices are the same but for what a clock's error may be."""
+    return max(a, b) <= 1.05 * min(a, b)
+
+
+def _chance(leading: str, labels: pd.Series) -> float:
+    """What one reaches without looking at the images: by always naming the most frequent class."""
+    shares = labels.value_counts(normalize=True)
+    return float(shares.max()) if leading == "accuracy" else 1 / len(shares)
+
+
+def _dilemma(quality: pd.DataFrame, cnn: pd.Series, right: pd.DataFrame) -> str:
+    """What the CNN taught by a probe has to say to the choice between the two."""
+    taught = quality[quality["recipe"] == "taught"]
+    if taught.empty:
+        return ""
+    taught = taught.iloc[0]
+    alike = quality[quality["recipe"].isin(SAME_BUT_FOR_EPOCHS) & (quality["epochs"] == taught["epochs"])]
+    untaught = cnn if alike.empty else alike.iloc[0]
+    text = (
+        " There is a third way, the CNN that a probe has taught, at the same price per prediction as any CNN here. "
+        f"{sentence(_with_interval(taught))}. {_compare(untaught, taught, right)}."
+    )
+    if alike.empty:
+        text += (
+            f" That is not the teacher's doing alone: the taught CNN had {taught['epochs']} epochs of the tuned "
+            f"recipe, the other {untaught['epochs']} of the {untaught['recipe']} one."
+        )
+    return text
+
+
 def how_many_images(curve: pd.DataFrame) -> str:
-    """The learning curve in a sentence per probe: from how many training images on is the CNN the better one?
+    """The learning curve in a sentence per probe: from how many training images on does the CNN stay the better one?
 
     `curve` as from `studies.learning_curve`. Better means: its interval lies above the probe's.
     """
-    cnn = curve[curve["name"].str.startswith("cnn")].set_index("train_images")
+    of_cnn = curve["name"].str.startswith("cnn")
+    cnn = curve[of_cnn].set_index("train_images").sort_index()
     few, most = cnn.index.min(), cnn.index.max()
     sentences = []
-    for title, rows in curve[~curve["name"].str.startswith("cnn")].groupby("model", sort=False):
-        probe = rows.set_index("train_images")
-        ahead = cnn.index[cnn["val_accuracy_low"] > probe["val_accuracy_high"].reindex(cnn.index)]
-        gaps = (probe["val_accuracy"] - cnn["val_accuracy"]) * 100
-        first, last = (f"{abs(gaps[n]):.1f} points {'ahead' if gaps[n] >= 0 else 'behind'}" for n in (few, most))
-        never = f"does not beat it beyond doubt with up to {most:,}"
-        answer = f"beats it from {min(ahead):,} on" if len(ahead) else never
-        sentences.append(
-            f"{title} is {first} with {few:,} training images and {last} with {most:,}; your own CNN {answer}."
-        )
+    for title, rows in curve[~of_cnn].groupby("model", sort=False):
+        probe = rows.set_index("train_images").reindex(cnn.index)
+        ahead = cnn["val_score_low"] > probe["val_score_high"]
+        gaps = probe["val_score"] - cnn["val_score"]
+        first, last = (f"{_ahead(gaps[n])} with {n:,}" for n in (few, most))
+        where = f"{first} training images" + (f" and {last}" if most > few else "")
+        behind = ahead.index[~ahead]
+        since = ahead.index[ahead.index > behind.max()].min() if len(behind) else few
+        if not ahead[most]:
+            answer = f"is not ahead beyond doubt with {most:,}" + (", only with fewer" if ahead.any() else " or fewer")
+        elif since == most:
+            answer = f"is ahead beyond doubt with {most:,}"
+        else:
+            answer = f"is ahead beyond doubt from {since:,} on"
+        sentences.append(f"{sentence(literal(title))}: {where}; your own CNN {answer}.")
     return " ".join(sentences)
 
 
+def _ahead(gap: float) -> str:
+    """A difference, probe minus CNN, of the leading measure."""
+    points = f"{abs(gap) * 100:.1f}"
+    return "level" if points == "0.0" else f"{points} points {'ahead' if gap > 0 else 'behind'}"
+
+
 def seeds_in_words(table: pd.DataFrame) -> str:
-    """Mean and standard deviation over seeds of each model's test accuracy, where there is more than one seed.
+    """Mean and standard deviation over seeds of each model on test, where there is more than one seed.
 
     `table` as from `studies.seeds`.
     """
     sentences = []
     for title, rows in table.groupby("model", sort=False):
-        accuracy, count = rows["test_accuracy"], len(rows)
-        spread = f", standard deviation {accuracy.std() * 100:.2f} points" if count > 1 else ""
+        score, count = rows["test_score"], len(rows)
+        spread = f", standard deviation {score.std() * 100:.2f} points" if count > 1 else ""
         seeds = f"{count} seeds" if count > 1 else "one seed"
-        sentences.append(f"{title}: {accuracy.mean():.2%} over {seeds}{spread}.")
+        sentences.append(f"{sentence(literal(title))}: {score.mean():.2%} over {seeds}{spread}.")
     return " ".join(sentences)
 
 
@@ -187,20 +298,23 @@ def errata(quality: pd.DataFrame, costs: pd.DataFrame, sizes: pd.DataFrame) -> s
 
     `quality` and `costs` as from `report.write_comparison`, `sizes` as from `studies.input_sizes`.
     """
-    cnn, probe = (costs[costs["encoder"].eq("") == scratch].iloc[0] for scratch in (True, False))
-    calls = probe["operator_calls_per_step"] / cnn["operator_calls_per_step"]
+    cnn, probe = (costs[_on_encoder(costs) == is_probe].iloc[0] for is_probe in (False, True))
+    calls, macs = ([row[column] for row in (probe, cnn)] for column in ("operator_calls_per_step", "macs"))
     total = int(quality["test_images"].iloc[0])
     low, high = metrics.wilson(round(0.68 * total), total)
-    sizes = sizes[sizes["model"] == sizes["model"].iloc[0]]  # of the first encoder
-    small, large = sizes.iloc[0], sizes.iloc[-1]
+    sizes = sizes[sizes["model"] == sizes["model"].iloc[0]].sort_values("input_size")  # of the first encoder
+    at = [f"{row['val_score']:.1%} at {int(row['input_size'])} pixels" for _, row in sizes.iloc[[0, -1]].iterrows()]
     lines = [
         f'1. "71,956 operations against 32,402, 2.2 times as many" counts calls of operators, not work. Here a '
-        f"training step of the probe makes {calls:.1f} times the CNN's calls, but a prediction takes "
-        f"{probe['macs'] / cnn['macs']:,.0f} times its multiply-adds.",
+        f"training step of the probe makes {calls[0]:,.0f} calls, {times(*calls)} the CNN's {calls[1]:,.0f}, and a "
+        f"prediction takes {macs[0] / 1e6:,.1f} M multiply-adds, {times(*macs)} the CNN's {macs[1] / 1e6:,.1f} M.",
         f'2. "68 % is better than 67 %": with {total:,} test images the 95 % interval around 68 % runs from '
         f"{low:.1%} to {high:.1%}. A point between two models means nothing without a test on the same images.",
-        f'3. "A ViT probe reaches 68 %" is a statement about its input. On {int(large["train_images"]):,} training '
-        f"images the same encoder gives {small['val_accuracy']:.1%} at {int(small['input_size'])} pixels and "
-        f"{large['val_accuracy']:.1%} at {int(large['input_size'])} (validation).",
     ]
+    if len(sizes) > 1:
+        lines.append(
+            f'3. "A ViT probe reaches 68 %" is a statement about its input. On '
+            f"{int(sizes['train_images'].iloc[0]):,} training images the same encoder gives {' and '.join(at)} "
+            f"({_measure(sizes)} on validation)."
+        )
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """The evidence behind the comparison: how far probabilities can be believed, and where two models differ."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +18,25 @@ SHOWN = 10  # images of each kind in the gallery
 def write_calibration(results: list[Result]) -> pd.DataFrame:
     """Write calibration.csv and calibration.png: log-loss and calibration error on test, as they are and rescaled.
 
-    Rescaled: with the temperature fitted on validation (Guo et al. 2017). Accuracy does not change by it.
+    Rescaled: with the temperature fitted on validation (Guo et al. 2017). Accuracy does not change by it. Where
+    validation does not tell it (see `metrics.fit_temperature`), `identifiable` is False and those cells are empty.
     """
     rows, curves = [], {}
     for result in results:
         val = result.training.evaluations["val"]
         temperature = metrics.fit_temperature(val.labels.numpy(), val.probabilities.numpy())
         labels, probabilities = result.test.labels.numpy(), result.test.probabilities.numpy()
-        row = {"model": result.task.title, "temperature": temperature}
+        row = {
+            "model": result.task.title,
+            "name": result.task.name,
+            "identifiable": temperature is not None,
+            "temperature": math.nan if temperature is None else temperature,
+        }
         tables = []
         for suffix, scale in (("", 1.0), ("_rescaled", temperature)):
+            if scale is None:
+                row |= {f"test_loss{suffix}": math.nan, f"calibration_error{suffix}": math.nan}
+                continue
             scaled = metrics.with_temperature(probabilities, scale)
             tables.append(metrics.reliability(labels, scaled))
             row[f"test_loss{suffix}"] = -float(np.log(scaled[np.arange(len(labels)), labels]).mean())
@@ -60,7 +70,8 @@ def write_differences(first: Result, second: Result, test: Split) -> Differences
     tables = {title: result.per_class() for title, result in both.items()}
     classes = pd.concat({title: table.drop(columns="support") for title, table in tables.items()}, axis=1)
     pairs = [
-        metrics.confused_pairs(result.confusion(), result.classes).assign(model=title) for title, result in both.items()
+        metrics.confused_pairs(result.confusion(), result.classes).assign(model=title, name=result.task.name)
+        for title, result in both.items()
     ]
     confused = pd.concat(pairs, ignore_index=True)
     flat = classes.set_axis([f"{measure} ({title})" for title, measure in classes.columns], axis=1)

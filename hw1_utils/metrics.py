@@ -1,20 +1,17 @@
 """Numbers from predictions: NumPy arrays in, plain numbers and tables out. Knows no torch model."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
-from sklearn.metrics import (
-    accuracy_score,
-    balanced_accuracy_score,
-    confusion_matrix,
-    log_loss,
-    precision_recall_fscore_support,
-)
+from scipy.stats import binomtest, norm
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-RESAMPLES = 2000  # of every bootstrap
+Z = float(norm.ppf(0.975))  # standard errors to either side of a 95 % interval
+BORROWED = 4  # images' worth of the other classes' outcomes that a class's own are smoothed with
+HIT_OR_MISS = np.array([1.0, 0.0])  # scores of a class's two outcomes, for balanced accuracy
+FURTHEST = 4.0  # from 0, of a temperature's logarithm
 BINS = 15  # of confidence, as in Guo et al. 2017
 IMBALANCED = 1.5  # times as many images in the largest class as in the smallest
 
@@ -30,9 +27,16 @@ def leading(counts: Iterable[int]) -> str:
 
 def score(labels: np.ndarray, predictions: np.ndarray, measure: str) -> float:
     """The leading measure alone: `measure` as from `leading`."""
-    return float(
-        {"accuracy": accuracy_score, "balanced_accuracy": balanced_accuracy_score}[measure](labels, predictions)
-    )
+    return with_interval(labels, predictions, measure)[0]
+
+
+def with_interval(labels: np.ndarray, predictions: np.ndarray, measure: str) -> tuple[float, float, float]:
+    """`measure`, as from `leading`, and its 95 % interval: value, low, high."""
+    right = labels == predictions
+    if measure == "accuracy":
+        return float(right.mean()), *wilson(int(right.sum()), len(right))
+    cells = np.stack([np.bincount(labels, which) for which in (right, ~right)], axis=1)
+    return tuple(float(bound) for bound in mean_interval(cells, HIT_OR_MISS))
 
 
 def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -45,8 +49,8 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     Returns:
         accuracy with its 95 % Wilson interval (accuracy_low, accuracy_high), balanced_accuracy (the mean of the
         classes' own accuracies) and macro_f1 (every class counts the same; one that is never predicted has precision
-        0) with their 95 % bootstrap intervals, macro_precision, macro_recall, loss (mean negative log-likelihood),
-        calibration_error (see there).
+        0) with their 95 % score intervals (see `mean_interval`), macro_precision, macro_recall, loss (mean negative
+        log-likelihood), calibration_error (see there).
     """
     classes = range(probabilities.shape[1])
     predictions = probabilities.argmax(1)
@@ -55,20 +59,18 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     )
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(1, keepdims=True)
-    low, high = wilson(int((predictions == labels).sum()), len(labels))
-    balanced, (f1_low, f1_high) = bootstrap_macro(confusion(labels, predictions, len(classes)))
+    f1_low, f1_high = macro_f1_interval(confusion(labels, predictions, len(classes)))
     return {
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predictions)),
-        "balanced_accuracy_low": balanced[0],
-        "balanced_accuracy_high": balanced[1],
+        **{
+            f"{measure}{end}": value
+            for measure in ("accuracy", "balanced_accuracy")
+            for end, value in zip(("", "_low", "_high"), with_interval(labels, predictions, measure), strict=True)
+        },
         "macro_precision": float(precision),
         "macro_recall": float(recall),
         "macro_f1": float(f1),
-        "macro_f1_low": f1_low,
-        "macro_f1_high": f1_high,
+        "macro_f1_low": float(f1_low),
+        "macro_f1_high": float(f1_high),
         "loss": float(log_loss(labels, exact, labels=list(classes))),
         "calibration_error": calibration_error(reliability(labels, probabilities)),
     }
@@ -91,53 +93,129 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_macro(matrix: np.ndarray, seed: int = 0) -> tuple[tuple[float, float], tuple[float, float]]:
-    """95 % percentile bootstrap intervals of balanced accuracy and macro F1, from a confusion matrix K×K.
+def mean_interval(cells: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean over classes of their own mean scores, with its 95 % score interval.
 
-    Drawing N predictions with replacement is drawing the matrix's cells from a multinomial distribution
-    (Efron and Tibshirani 1993): no prediction has to be touched.
+    The number of images of each class is taken as given (stratified sampling). As Wilson's interval, it holds the
+    values that the data do not refute at 5 %, with the standard error that each value itself would imply: neither a
+    class of two images nor one without errors counts as certain. For one class and hits and misses it is Wilson's,
+    for paired outcomes Tango's (1998), whose limit is zero where McNemar's test is at 5 %.
+
+    Args:
+        cells: int …×K×M, images of each class by outcome; classes without images do not count.
+        scores: float M, of the outcomes.
+
+    Returns:
+        estimate, low, high, each float64 of shape …
     """
-    rng, classes, total = np.random.default_rng(seed), len(matrix), matrix.sum()
-    true, predicted = np.nonzero(matrix)
-    hit = true == predicted
-    scores = []
-    for draw in rng.multinomial(total, matrix[true, predicted] / total, RESAMPLES):
-        support, guesses = (np.bincount(which, draw, classes) for which in (true, predicted))
-        hits = np.bincount(true[hit], draw[hit], classes)
-        # Of a small class there may be nothing in a draw: it says nothing about it then.
-        seen, named = support > 0, support + guesses > 0
-        recall, f1 = hits[seen] / support[seen], 2 * hits[named] / (support + guesses)[named]
-        scores.append((recall.mean(), f1.mean()))
-    lows, highs = np.quantile(scores, [0.025, 0.975], axis=0)
-    return tuple((float(low), float(high)) for low, high in zip(lows, highs, strict=True))
+    images = cells.sum(-1)
+    weights = (images > 0) / (images > 0).sum(-1, keepdims=True)
+    images = np.maximum(images, 1)
+    counts = _smoothed(cells)
+
+    def at(multiplier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shares = _restricted(counts, scores, multiplier)
+        means = shares @ scores
+        variances = np.maximum(shares @ scores**2 - means**2, 0) / images
+        return (weights * means).sum(-1), np.sqrt((weights**2 * variances).sum(-1))
+
+    estimate = (weights * (cells @ scores) / images).sum(-1)
+    return estimate, *_not_refuted(at, estimate, images.mean(-1))
+
+
+def macro_f1_interval(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % score interval of macro F1, from confusion matrices int …×K×K: see `mean_interval`.
+
+    The hypotheses are those of balanced accuracy; what a class's misses are taken for is as observed, smoothed by one
+    miss of the others'. The standard error of F1 is that of its linear approximation (delta method).
+    """
+    images, hits = matrix.sum(-1), np.diagonal(matrix, axis1=-2, axis2=-1)
+    counts = _smoothed(np.stack([hits, images - hits], axis=-1))
+    elsewhere = 1 - np.eye(matrix.shape[-1])
+    misses = matrix * elsewhere
+    usual = (misses.sum(-2, keepdims=True) + 0.5) * elsewhere
+    taken = misses + usual / np.maximum(usual.sum(-1, keepdims=True), 0.5)  # of a single class nothing is missed
+    taken = taken / np.maximum(taken.sum(-1, keepdims=True), 0.5)
+
+    def at(multiplier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hit, miss = np.moveaxis(_restricted(counts, HIT_OR_MISS, multiplier), -1, 0)
+        guesses = images * hit + ((images * miss)[..., None, :] @ taken)[..., 0, :]
+        named = np.maximum(images + guesses, 1e-9)
+        f1 = 2 * images * hit / named
+        cost = f1 / named  # to a class, of an image that is taken for it
+        gain = 2 / named - cost
+        lost, squares = np.moveaxis(taken @ np.stack([cost, cost**2], axis=-1), -1, 0)
+        variances = images * (hit * gain**2 + miss * squares - (hit * gain - miss * lost) ** 2)
+        return f1.mean(-1), np.sqrt(np.maximum(variances, 0).sum(-1)) / f1.shape[-1]
+
+    estimate = (2 * hits / np.maximum(images + matrix.sum(-2), 1)).mean(-1)
+    return _not_refuted(at, estimate, images.mean(-1))
+
+
+def _smoothed(cells: np.ndarray) -> np.ndarray:
+    """Counts …×K×M, all above zero: with half an image of each outcome over all (Jeffreys), and each class with
+    `BORROWED` images of all classes' average outcome: of two images of its own nothing can be said about its spread.
+    """
+    images = cells.sum(-1, keepdims=True)
+    average = (cells / np.maximum(images, 1)).mean(-2, keepdims=True) * images.sum(-2, keepdims=True) + 0.5
+    return cells + 0.5 / cells.shape[-2] + BORROWED * average / average.sum(-1, keepdims=True)
+
+
+def _restricted(counts: np.ndarray, scores: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
+    """Each class's most likely shares of the outcomes, …×K×M, where the mean score is held below (or above) its own.
+
+    They are counts / (μ + multiplier · scores), `multiplier` being Lagrange's, of shape …, and μ what makes a class's
+    shares add up to 1: found by Newton's method on 1 / sum, which is concave, from below.
+    """
+    rise = multiplier[..., None, None] * scores
+    rise = rise - rise.min(-1, keepdims=True)
+    lowest = np.where(rise == 0, counts, 0).sum(-1, keepdims=True)
+    for _ in range(8):
+        shares = counts / (lowest + rise)
+        total = shares.sum(-1, keepdims=True)
+        lowest = lowest + (total - 1) * total / (shares / (lowest + rise)).sum(-1, keepdims=True)
+    shares = counts / (lowest + rise)
+    return shares / shares.sum(-1, keepdims=True)
+
+
+def _not_refuted(
+    at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], estimate: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest value at most `Z` of its own standard errors from the estimate, by bisection.
+
+    `at` gives value and standard error for a multiplier (see `_restricted`) between -∞ and ∞, of the order of `scale`.
+    """
+    limits = []
+    for side in (1, -1):
+        near, far = np.full(np.shape(estimate), -1.0), np.full(np.shape(estimate), 1.0)
+        for _ in range(32):
+            middle = (near + far) / 2
+            value, error = at(side * scale * middle / (1 - np.abs(middle)))
+            kept = side * (estimate - value) <= Z * error
+            near, far = np.where(kept, middle, near), np.where(kept, far, middle)
+        limits.append(value)
+    return np.minimum(limits[0], estimate), np.maximum(limits[1], estimate)
 
 
 def paired_difference(
-    correct_a: np.ndarray, correct_b: np.ndarray, labels: np.ndarray | None = None, seed: int = 0
+    correct_a: np.ndarray, correct_b: np.ndarray, labels: np.ndarray | None = None
 ) -> tuple[float, float, float]:
-    """Accuracy of b minus accuracy of a on the same samples, with its 95 % percentile bootstrap interval.
+    """Accuracy of b minus accuracy of a on the same samples, with its 95 % score interval (see `mean_interval`).
 
-    Samples are drawn in pairs; only how many of each class each got right alone matters, so those counts are drawn.
+    Only how many of each class each got right alone matters. One is better where the interval leaves out zero: for
+    plain accuracy McNemar's test with half a pair of either kind added, which keeps its errors below 5 %.
 
     Args:
         correct_a, correct_b: bool N, whether each got the sample right.
-        labels: int N; given, the accuracies are balanced ones: means over the classes (of a draw: those it holds).
+        labels: int N; given, the accuracies are balanced ones: means over the classes that occur.
 
     Returns:
         difference, low, high.
     """
-    classes = np.zeros(len(correct_a), int) if labels is None else np.unique(labels, return_inverse=True)[1]
-    outcome = np.where(correct_a == correct_b, 2, np.where(correct_b, 0, 1))  # only b right, only a right, neither
-    counts = np.bincount(classes * 3 + outcome, minlength=3 * (classes.max() + 1))
-
-    def difference(drawn: np.ndarray) -> float:
-        each = drawn.reshape(-1, 3)
-        each = each[each.sum(1) > 0]
-        return float(((each[:, 0] - each[:, 1]) / each.sum(1)).mean())
-
-    draws = np.random.default_rng(seed).multinomial(len(outcome), counts / len(outcome), RESAMPLES)
-    low, high = np.quantile([difference(drawn) for drawn in draws], [0.025, 0.975])
-    return difference(counts), float(low), float(high)
+    classes = np.zeros(len(correct_a), int) if labels is None else labels
+    outcomes = (correct_b & ~correct_a, correct_a & ~correct_b, correct_a == correct_b)
+    cells = np.stack([np.bincount(classes, outcome) for outcome in outcomes], axis=1)
+    return tuple(float(bound) for bound in mean_interval(cells, np.array([1.0, -1.0, 0.0])))
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
@@ -159,18 +237,26 @@ def calibration_error(table: pd.DataFrame) -> float:
     return float(np.average(gaps, weights=table["count"]))
 
 
-def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     """The T for which softmax(logits / T) has the smallest negative log-likelihood (Guo et al. 2017).
 
     Fitted on validation data. Works on probabilities: their logarithms are logits but for a constant.
+
+    Returns:
+        None where these samples do not tell it: without any error the best T is 0, and where the loss has its minimum
+        at the end of the range that is searched, or none at all, it says nothing about other samples.
     """
     rows = np.arange(len(labels))
+    if (probabilities.argmax(1) == labels).all():
+        return None
 
     def loss(log_temperature: float) -> float:
         scaled = with_temperature(probabilities, float(np.exp(log_temperature)))
         return -float(np.log(np.maximum(scaled[rows, labels], 1e-30)).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+    best = minimize_scalar(loss, bounds=(-FURTHEST, FURTHEST), method="bounded")
+    at_bound = abs(best.x) > FURTHEST - 0.1
+    return None if at_bound or loss(-FURTHEST) - best.fun < 1e-6 else float(np.exp(best.x))
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -194,21 +280,6 @@ def confused_pairs(matrix: np.ndarray, classes: list[str], top: int = 10) -> pd.
         }
     )
     return table[table["images"] > 0]
-
-
-def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> tuple[int, int, float]:
-    """Exact McNemar test of two classifiers on the same samples (McNemar 1947, binomial form).
-
-    Args:
-        correct_a, correct_b: bool N, whether each got the sample right.
-
-    Returns:
-        Samples only a got right, samples only b got right, two-sided p-value of "equally good".
-    """
-    only_a = int((correct_a & ~correct_b).sum())
-    only_b = int((correct_b & ~correct_a).sum())
-    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return only_a, only_b, float(p)
 
 
 def converged_at(val_accuracy: list[float], within: float = 0.01) -> int:

@@ -14,30 +14,37 @@ from markupsafe import Markup, escape
 
 from .figures import colours
 from .files import Hw1Error, atomic
+from .words import number, times
 
 
 def write_page(results: Path, target: Path) -> Path:
     """Write the report of the run in `results` to `target`, one file that fetches nothing; returns `target`.
 
     Raises:
-        Hw1Error: one of the two comparison CSVs is missing, or `target` cannot be written.
+        Hw1Error: one of the two comparison CSVs is missing or an older version's, or `target` cannot be written.
     """
     quality, costs = (_read(results / f"model_{what}_comparison.csv") for what in ("metrics", "profile"))
     if quality is None or costs is None:
         raise Hw1Error(f"There are no results in {results}: run `make run` first.")
-    rows = quality.merge(costs, on="model", suffixes=("", "_again"))
-    leading = rows["leading"].iloc[0] if "leading" in rows else "accuracy"
+    if "name" not in quality or "name" not in costs:
+        raise Hw1Error(
+            f"The tables in {results} are an older version's, without a column `name`: the run that wrote them writes "
+            "them anew when it is started again; what is finished is not repeated."
+        )
+    rows = quality.merge(costs, on="name", suffixes=("", "_again"))
+    leading = rows["leading"].iloc[0]
     # As in the conclusion, chosen on validation: a pair picked by its test results would look better than it is.
-    best_probe = rows[rows["recipe"].str.startswith("cls")].nlargest(
-        1, "val_score" if "val_score" in rows else "val_accuracy"
-    )
+    best_probe = rows[rows["recipe"].str.startswith("cls")].nlargest(1, "val_score")
     pair = pd.concat([rows[rows["encoder"].isna()].head(1), best_probe])
-    folders = _folders(results, costs)
+    # A model whose pictures are not there has no part of its own; a folder that an earlier run left is nobody's.
+    named = {title: results / name for title, name in zip(rows["model"], rows["name"], strict=True)}
+    folders = {title: folder for title, folder in named.items() if (folder / "cm.png").exists()}
     classes = {title: _shaped(folder / "per_class.csv", partial(_by, "class")) for title, folder in folders.items()}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"html": _html, "breakable": _breakable}
+    environment.globals |= {"times": times, "number": number}
     page = environment.get_template("page.html.j2").render(
         rows=rows.to_dict("records"),
         pair=pair.sort_values(f"test_{leading}", ascending=False).to_dict("records"),
@@ -58,7 +65,7 @@ def write_page(results: Path, target: Path) -> Path:
 
 def _read(path: Path) -> pd.DataFrame | None:
     """A CSV, None where there is none. A class may be called "NA" or "007", and a version may look like a number."""
-    words = dict.fromkeys(("class", "true", "predicted", "torch", "timm"), str)
+    words = dict.fromkeys(("class", "true", "predicted", "name", "torch", "timm"), str)
     return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words) if path.exists() else None
 
 
@@ -68,30 +75,13 @@ def _shaped(path: Path, shape: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.Dat
     return None if table is None or table.empty else shape(table)
 
 
-def _folders(results: Path, costs: pd.DataFrame) -> dict[str, Path]:
-    """Each model's folder, by its title, in the order of the table.
-
-    The seconds of its training stand in both places and tell which folder is whose: no two trainings take the same.
-    A folder that an earlier run left belongs to nobody.
-    """
-    histories = {path.parent: _read(path.with_name("history.csv")) for path in sorted(results.glob("*/cm.png"))}
-    elapsed = pd.Series({k: table["elapsed_seconds"].iloc[-1] for k, table in histories.items() if table is not None})
-    found = {}
-    for title, seconds in zip(costs["model"], costs["training_seconds"], strict=True):
-        same = elapsed.index[(elapsed - seconds).abs() <= 1e-5 * seconds]  # both rounded to six digits
-        if len(same):
-            found[title] = same[0]
-            elapsed = elapsed.drop(same[0])
-    return found
-
-
 def _text(column: pd.Series) -> pd.Series:
     """Numbers of one column in one precision, shares in per cent; words as they are."""
     if pd.api.types.is_bool_dtype(column):
         return column.map({True: "yes", False: "–"})
     if pd.api.types.is_numeric_dtype(column):
         known = column.dropna().abs()
-        if any(word in column.name for word in ("accuracy", "share")):
+        if any(word in column.name for word in ("accuracy", "share", "score")):
             pattern = "{:.2%}"
         elif (known % 1 == 0).all():
             pattern = "{:,.0f}"
@@ -149,7 +139,9 @@ def _milestones(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _seeds(table: pd.DataFrame) -> pd.DataFrame:
-    of = {f"{part}_accuracy_{how}": (f"{part}_accuracy", how) for part in ("val", "test") for how in ("mean", "std")}
+    """Mean and standard deviation of the measure that leads, under its name."""
+    leading = table["leading"].iloc[0]
+    of = {f"{part}_{leading}_{how}": (f"{part}_score", how) for part in ("val", "test") for how in ("mean", "std")}
     return _by("model", table.groupby("model", sort=False).agg(seeds=("seed", "count"), **of).reset_index())
 
 
@@ -157,7 +149,7 @@ SHAPES = {
     "differences": _differences,
     "confused_pairs": _confused,
     "calibration": partial(_by, "model"),
-    "learning_curve": lambda table: _wide(_formatted(table), "train_images", "model", "val_accuracy"),
+    "learning_curve": lambda table: _wide(_formatted(table), "train_images", "model", "val_score"),
     "input_size": partial(_by, "input_size"),
     "penalty": partial(_by, "strength"),
     "seeds": _seeds,

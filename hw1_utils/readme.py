@@ -6,6 +6,7 @@ import pandas as pd
 
 from .config import ROOT
 from .files import Hw1Error, atomic
+from .words import literal
 
 BEGIN, END = "<!-- results: python -m hw1_utils readme -->", "<!-- /results -->"
 COLUMNS = {
@@ -39,7 +40,7 @@ def table(results: Path, language: str) -> str:
     lines = ["| " + " | ".join(COLUMNS[language]) + " |", "|---" * len(COLUMNS[language]) + "|"]
     for (_, q), (_, c) in zip(quality.iterrows(), costs.iterrows(), strict=True):
         cells = (
-            q["model"],
+            literal(q["model"]),
             f"{q['test_accuracy']:.2%} ({q['test_accuracy_low']:.2%} – {q['test_accuracy_high']:.2%})",
             f"{q['test_macro_f1']:.4f} ({q['test_macro_f1_low']:.4f} – {q['test_macro_f1_high']:.4f})",
             f"{c['parameters']:,} ({c['trainable_parameters']:,})",

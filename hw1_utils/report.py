@@ -45,7 +45,7 @@ def spent_before(training: Training) -> float:
 def milestones(training: Training) -> pd.DataFrame:
     """Epochs and seconds until validation accuracy first reaches 50, 60, ... %; empty cells where it never does.
 
-    Columns: model, val_accuracy, epochs, seconds (of training, with what came before the first epoch).
+    Columns: model, name, val_accuracy, epochs, seconds (of training, with what came before the first epoch).
     """
     history, rows = training.history, []
     for target in MILESTONES:
@@ -54,6 +54,7 @@ def milestones(training: Training) -> pd.DataFrame:
         rows.append(
             {
                 "model": training.task.title,
+                "name": training.task.name,
                 "val_accuracy": target,
                 "epochs": epochs,
                 "seconds": None if seconds is None else seconds + spent_before(training),
@@ -73,6 +74,7 @@ def metrics_row(result: Result) -> dict:
     train, val = training.evaluations["train"], training.evaluations["val"]
     return {
         "model": task.title,
+        "name": task.name,  # its folder in results/ and runs/
         **task.details,
         "leading": metrics.leading(setup.train.counts().values()),
         **{f"test_{name}": value for name, value in quality.items()},
@@ -90,6 +92,25 @@ def metrics_row(result: Result) -> dict:
         "test_images": len(result.test.labels),
         **stamp(setup),
     }
+
+
+def costs_row(result: Result) -> dict:
+    """One row of model_profile_comparison.csv."""
+    task, top = result.task, result.training.operators.iloc[0]
+    return {
+        "model": task.title,
+        "name": task.name,
+        **task.details,
+        **result.training.costs,
+        "top_operator": top["operator"],  # of the traced steps
+        "top_operator_share": top["share"],
+        **stamp(task.setup),
+    }
+
+
+def outcomes(results: list[Result]) -> pd.DataFrame:
+    """One row a test image: `label` (int), and under each model's name whether it got the image right."""
+    return pd.DataFrame({"label": results[0].test.labels.numpy()} | {r.task.name: r.correct for r in results})
 
 
 def write_model(result: Result, test: Split) -> None:
@@ -122,9 +143,7 @@ def write_comparison(results: list[Result]) -> tuple[pd.DataFrame, pd.DataFrame]
     setup = results[0].task.setup
     folder = setup.config.results_path
     quality = pd.DataFrame([metrics_row(result) for result in results])
-    costs = pd.DataFrame(
-        [{"model": r.task.title, **r.task.details, **r.training.costs, **stamp(setup)} for r in results]
-    )
+    costs = pd.DataFrame([costs_row(result) for result in results])
     write_csv(folder / "model_metrics_comparison.csv", quality)
     write_csv(folder / "model_profile_comparison.csv", costs)
     write_csv(folder / "milestones.csv", pd.concat([milestones(result.training) for result in results]))
@@ -153,7 +172,7 @@ def write_flips(results: list[Result], test: Split) -> pd.DataFrame:
         both = evaluate_both_ways(result.training, test)
         twice = metrics.summary(both.labels.numpy(), both.probabilities.numpy())
         for passes, quality in ((1, result.quality), (2, twice)):
-            rows.append({"model": result.task.title, "passes_per_image": passes} | quality)
+            rows.append({"model": result.task.title, "name": result.task.name, "passes_per_image": passes} | quality)
     table = pd.DataFrame(rows)
     write_csv(results[0].task.setup.config.results_path / "flip_averaging.csv", table)
     return table

@@ -17,7 +17,7 @@ from .experiment import Training, checkpoint_of
 from .features import Features
 from .files import write_csv
 from .judging import Result
-from .metrics import wilson
+from .metrics import leading, score, with_interval
 from .models import FrozenEncoder
 from .preparation import Setup
 from .probes import ProbeTask
@@ -48,10 +48,13 @@ def train_only(task: Task, *others: Split, **options: object) -> list[Evaluation
     return [evaluate(model, task.eval_batches(split), task.precision) for split in (task.setup.val, *others)]
 
 
-def _row(evaluation: Evaluation) -> dict:
-    correct = (evaluation.probabilities.argmax(1) == evaluation.labels).sum().item()
-    low, high = wilson(correct, len(evaluation.labels))
-    return {"val_accuracy": evaluation.accuracy, "val_accuracy_low": low, "val_accuracy_high": high}
+def _row(setup: Setup, evaluation: Evaluation) -> dict:
+    """Columns of a validation result: accuracy, and the measure that leads in the run, with its interval."""
+    measure = leading(setup.train.counts().values())
+    labels, predictions = evaluation.labels.numpy(), evaluation.probabilities.argmax(1).numpy()
+    scores = dict(zip(("", "_low", "_high"), with_interval(labels, predictions, measure), strict=True))
+    columns = {f"val_score{end}": value for end, value in scores.items()}
+    return {"leading": measure, "val_accuracy": evaluation.accuracy, **columns}
 
 
 def input_sides(encoder: FrozenEncoder) -> list[int]:
@@ -97,7 +100,7 @@ def input_sizes(probes: list[Training]) -> pd.DataFrame:
                     "model": task.title,
                     "name": task.name,
                     "input_size": side,
-                    **_row(evaluation),
+                    **_row(setup, evaluation),
                     "macs": profiling.count_macs(*other.arithmetic(train.take(slice(1)))),
                     "extraction_images_per_second": len(train) / features.seconds,
                     "train_images": len(train),
@@ -133,9 +136,9 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
             tasks.append(task)
         for task in tasks:
             (evaluation,) = train_only(task, checkpoint=checkpoint_of(task, f"images-{count}"))
-            rows.append(_size_row(task, evaluation))
+            rows.append(_size_row(setup, task, evaluation))
             print(f"  {count:,} images, {task.title}, {task.epochs} epochs: val {evaluation.accuracy:.1%}")
-    rows += [_size_row(training.task, training.evaluations["val"]) for training in (cnn, *probes)]
+    rows += [_size_row(setup, training.task, training.evaluations["val"]) for training in (cnn, *probes)]
     table = pd.DataFrame(rows)
     folder = setup.config.results_path
     write_csv(folder / "learning_curve.csv", table)
@@ -143,9 +146,10 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
     return table
 
 
-def _size_row(task: Task, evaluation: Evaluation) -> dict:
+def _size_row(setup: Setup, task: Task, evaluation: Evaluation) -> dict:
+    """`setup`: the whole run's, which says what leads; the task's own may be on a part of the images."""
     model = {"model": task.title, "name": task.name, "train_images": len(task.setup.train)}
-    return model | _row(evaluation) | {"epochs": task.epochs}
+    return model | _row(setup, evaluation) | {"epochs": task.epochs}
 
 
 def _longer(count: int, total: int) -> float:
@@ -167,7 +171,7 @@ def seeds(results: list[Result], test: Split) -> pd.DataFrame:
     A seed decides initial weights, order and augmentation. `config.seeds` says how many; None: see `_count`.
 
     Returns:
-        One row per model and seed: model, seed, val_accuracy, test_accuracy.
+        One row per model and seed: model, name, seed, leading, and accuracy and the leading measure on val and test.
     """
     setup = results[0].task.setup
     config, rows = setup.config, []
@@ -197,5 +201,10 @@ def _count(task: Task) -> int:
 
 
 def _seed_row(task: Task, seed: int, evaluations: Sequence[Evaluation]) -> dict:
-    val, test = evaluations
-    return {"model": task.title, "seed": seed, "val_accuracy": val.accuracy, "test_accuracy": test.accuracy}
+    measure = leading(task.setup.train.counts().values())
+    row = {"model": task.title, "name": task.name, "seed": seed, "leading": measure}
+    for part, evaluation in zip(("val", "test"), evaluations, strict=True):
+        predictions = evaluation.probabilities.argmax(1).numpy()
+        row[f"{part}_accuracy"] = evaluation.accuracy
+        row[f"{part}_score"] = score(evaluation.labels.numpy(), predictions, measure)
+    return row

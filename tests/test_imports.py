@@ -12,7 +12,7 @@ PACKAGE = ROOT / "hw1_utils"
 # From the bottom up; a module imports from lower lines only.
 LAYERS = [
     {"__init__"},
-    {"files"},
+    {"files", "words"},
     {"runtime", "weight_files"},
     {"config", "arrays", "batching"},
     {"cifar10", "folders", "images", "augment", "metrics", "backup"},

@@ -1,0 +1,44 @@
+"""Names and numbers as they stand in a sentence: nothing is taken for markup, and nothing is "1 times" anything."""
+
+import re
+
+# What GitHub, Jupyter and mistune give a meaning to inside a line; underscores between letters have none.
+SPECIAL = re.compile(r"[*`<>\[\]|~$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
+
+
+def literal(name: str) -> str:
+    """A name that comes from outside, of a class, a file or an encoder, as Markdown that shows it letter by letter."""
+    text = " ".join(name.split()).replace("&", "&amp;").replace("\\", "&#92;")  # Jupyter takes \\( for a formula
+    return SPECIAL.sub(r"\\\g<0>", text)
+
+
+def sentence(text: str) -> str:
+    """With a capital letter in front."""
+    return text[:1].upper() + text[1:]
+
+
+def number(value: float) -> str:
+    """A number that is not negative as one says it: 1,234, 121, 2.5, 0.083, 0."""
+    return f"{value:,.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
+
+
+def times(a: float, b: float) -> str:
+    """How a compares with b, to be followed by "the other's" and b: "121 times", "about", "83% of", "against"."""
+    if not (a > 0 and b > 0):
+        return "against"
+    if _as_good_as_equal(a, b):
+        return "about"
+    return f"{number(a / b)} times" if a > b else f"{number(100 * a / b)}% of"
+
+
+def faster(a: float, b: float) -> str:
+    """How a rate a compares with b, to be followed by the other's owner: "185 times slower than"."""
+    if not (a > 0 and b > 0):
+        return "unlike"
+    if _as_good_as_equal(a, b):
+        return "about as fast as"
+    return f"{number(max(a, b) / min(a, b))} times {'faster' if a > b else 'slower'} than"
+
+
+def _as_good_as_equal(a: float, b: float) -> bool:
+    return number(max(a, b) / min(a, b)) == "1.0"
