@@ -19,7 +19,7 @@ from hw1_utils.config import make_config
 from hw1_utils.experiment import CNNTask, prepare
 from hw1_utils.preparation import Setup
 from hw1_utils.recipes import MovingAverage
-from hw1_utils.studies import _cnn_on, part_of, some_of
+from hw1_utils.studies import _cnn_on, some_of
 from hw1_utils.training import evaluate, fit
 
 DECAY = 0.99  # of the recipe
@@ -49,7 +49,7 @@ def accuracies(setup: Setup, count: int, seed: int) -> dict[str, float]:
     seeded = replace(setup, config=replace(setup.config, seed=seed))
     total = len(setup.train)
     if count < total:
-        part = part_of(setup.train, some_of(setup.train, count, seed))
+        part = setup.train.part_of(some_of(setup.train, count, seed))
         task = _cnn_on(replace(seeded, train=part), total, CNNTask(seeded, "short"))
     else:
         task = CNNTask(seeded, "short")

@@ -11,7 +11,7 @@ from torch import nn
 from hw1_utils.features import extract
 from hw1_utils.models import load_encoder
 from hw1_utils.probes import ProbeTask
-from hw1_utils.studies import part_of, some_of, train_only
+from hw1_utils.studies import some_of, train_only
 
 from . import literal
 from .common import load, own_process, rate, ratio, show, side_by_side
@@ -50,7 +50,7 @@ def extraction(setup) -> None:
 
 def formats(setup) -> None:
     """The same heads on features of both number formats: 5,000 training images, all validation images."""
-    part, val = part_of(setup.train, some_of(setup.train, FORMAT_IMAGES, seed=0)), setup.val
+    part, val = setup.train.part_of(some_of(setup.train, FORMAT_IMAGES, seed=0)), setup.val
     rows = []
     for pooling in ("cls", "layers"):
         accuracies = {}
@@ -66,7 +66,7 @@ def formats(setup) -> None:
 
 def whole(setup) -> None:
     """Images to validation figure: features once and epochs on them, against the encoder inside the loop."""
-    train, val = (part_of(split, some_of(split, LITERAL_IMAGES, seed=0)) for split in (setup.train, setup.val))
+    train, val = (split.part_of(some_of(split, LITERAL_IMAGES, seed=0)) for split in (setup.train, setup.val))
     with tempfile.TemporaryDirectory() as cache:
         config = replace(setup.config, data_dir=f"{cache}/none", probe_epochs=LITERAL_EPOCHS)  # features are not cached
         task = ProbeTask(replace(setup, config=config, train=train, val=val))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,8 +58,25 @@ def load_array(path: Path) -> tuple[Tensor, dict] | None:
     return damaged(path)
 
 
-def empty_array(shape: tuple[int, ...], room: int, folder: Path) -> Tensor:
-    """A float32 array to be filled: in memory if it takes at most `room` bytes, else in a file without a name.
+class Room:
+    """Memory that all resident arrays of a run may take together. What finds none stays in a file and is streamed."""
+
+    def __init__(self, size: int = sys.maxsize) -> None:
+        self.left = size  # bytes
+
+    def take(self, size: int) -> bool:
+        """Whether `size` bytes more find room; they have it from then on."""
+        fits = size <= self.left
+        self.left -= size * fits
+        return fits
+
+    def for_a_while(self) -> "Room":
+        """What is left, for arrays that are gone before others come."""
+        return Room(self.left)
+
+
+def empty_array(shape: tuple[int, ...], room: Room, folder: Path) -> tuple[Tensor, bool]:
+    """(a float32 array to be filled, whether it is in memory: else it is mapped from a file without a name).
 
     Such a file is gone with its tensor, or with the process, however that ends.
 
@@ -66,13 +84,13 @@ def empty_array(shape: tuple[int, ...], room: int, folder: Path) -> Tensor:
         Hw1Error: the disk has no room for it.
     """
     size = 4 * math.prod(shape)
-    if size <= room:
-        return torch.empty(shape)
+    if room.take(size):
+        return torch.empty(shape), True
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             _take_room(file, size)
-            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
+            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="r+", shape=shape)), False
     except OSError as error:
         raise Hw1Error(
             f"{folder} has no room for {size / 1e9:.1f} GB that memory does not hold either "

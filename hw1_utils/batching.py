@@ -19,6 +19,7 @@ def batches(
     transform: Callable[[Tensor], Tensor] | None = None,
     shuffle_seed: int | None = None,
     streamed: bool = False,
+    part: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Cut tensors into batches on the device, the last one perhaps smaller, each row exactly once.
 
@@ -28,14 +29,18 @@ def batches(
         transform: applied to each batch of inputs.
         shuffle_seed: seeds the order; None keeps the order of the rows.
         streamed: the next batches are read, and sent to the device, while this one is worked on.
+        part: int64 N, on the CPU: the rows of `inputs` that the labels belong to; None: they are all of them.
     """
     if shuffle_seed is None:
         order = torch.arange(len(labels))
     else:
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(shuffle_seed))
-    rows = order.to(labels.device).split(batch_size)
-    chunks = _ahead(inputs, order.split(batch_size), labels.device) if streamed else (inputs[index] for index in rows)
-    for chunk, index in zip(chunks, rows, strict=True):
+    wanted = order if part is None else part[order]
+    if streamed:
+        chunks = _ahead(inputs, wanted.split(batch_size), labels.device)
+    else:
+        chunks = (inputs[rows] for rows in wanted.to(inputs.device).split(batch_size))
+    for chunk, index in zip(chunks, order.to(labels.device).split(batch_size), strict=True):
         yield (transform(chunk) if transform else chunk), labels[index]
 
 

@@ -57,7 +57,7 @@ class Config:
     seeds: int | None = None  # trainings of CNN and probe, with seeds counting up; None: 3 on a GPU, else 1
     device: str = "auto"  # auto, cpu or cuda
     precision: str = "auto"  # auto, bf16, fp16 or fp32: of the forward pass
-    memory_mb: int | None = None  # larger arrays stay on disk and are streamed; None: a quarter of what is free
+    memory_mb: int | None = None  # for all arrays; what finds no room is streamed from disk; None: half of what is free
 
     data_dir: str = "data/cifar10"  # an ImageFolder: train/<class>/* and test/<class>/*
     image_size: int = 32  # side S of the square images kept in memory and seen by the CNN

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from .arrays import cached_array, load_array
+from .arrays import Room, cached_array, load_array
 from .config import Config
 from .files import Hw1Error, file_version, partial_beside, read_sealed, sha256_tensors, write_sealed
 from .folders import Part, find_parts, scan, singles, some
@@ -36,6 +35,7 @@ class Split:
     classes: list[str]  # K names; a label is an index into it
     streamed: bool = False
     levels: Levels = field(default_factory=dict)  # black and white of grey images of more than 8 bits
+    part: Tensor | None = None  # int64 N, on the CPU: rows of `images`, where those are a larger split's
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,19 +43,32 @@ class Split:
     @cached_property
     def sha256(self) -> str:
         """Of pixels and labels."""
-        return sha256_tensors({"images": self.images, "labels": self.labels})
+        part = {} if self.part is None else {"part": self.part}
+        return sha256_tensors({"images": self.images, "labels": self.labels, **part})
 
     def counts(self) -> dict[str, int]:
         """Images of each class."""
         return dict(zip(self.classes, torch.bincount(self.labels, minlength=len(self.classes)).tolist(), strict=True))
 
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """Some of the images, where they lie."""
+        rows = rows if self.part is None else self.part[rows.cpu() if isinstance(rows, Tensor) else rows]
+        return self.images[rows.to(self.images.device) if isinstance(rows, Tensor) else rows]
+
     def take(self, rows: Tensor | slice) -> Tensor:
         """Some of the images, on the device."""
-        return self.images[rows.to(self.images.device) if isinstance(rows, Tensor) else rows].to(self.labels.device)
+        return self[rows].to(self.labels.device)
 
-    def to(self, device: torch.device, room: int = sys.maxsize) -> "Split":
-        """The split on the device; images of more than `room` bytes stay where they are and are streamed."""
-        streamed = self.images.nbytes > room
+    def part_of(self, rows: Tensor) -> "Split":
+        """These rows, int64 M of 0..N-1. Their pixels are not copied."""
+        rows = rows.cpu()
+        part = rows if self.part is None else self.part[rows]
+        paths = [self.paths[i] for i in rows.tolist()]
+        return replace(self, labels=self.labels[rows.to(self.labels.device)], paths=paths, part=part)
+
+    def to(self, device: torch.device, room: Room | None = None) -> "Split":
+        """The split on the device; images that find no room there stay where they are and are streamed."""
+        streamed = room is not None and not room.take(self.images.nbytes)
         images = self.images if streamed else self.images.to(device)
         return replace(self, images=images, labels=self.labels.to(device), streamed=streamed)
 
@@ -191,7 +204,7 @@ def make_toy_folder(folder: Path, *, classes: int = 3, train: int = 40, test: in
     unfinished.rename(folder)
 
 
-def with_side(split: Split, config: Config, side: int, room: int) -> Split:
+def with_side(split: Split, config: Config, side: int, room: Room) -> Split:
     """The same images, decoded from their files to another side, for a model that takes larger ones.
 
     Not in one go with the smaller ones: a JPEG's pixels depend a little on the side it is decoded for, and what the
@@ -202,7 +215,7 @@ def with_side(split: Split, config: Config, side: int, room: int) -> Split:
     images, failures = _pixels(config, split.paths, side, split.levels)
     if failures:
         raise Hw1Error(f"{split.paths[min(failures)]} could be read before and cannot be now: run again.")
-    return replace(split, images=images).to(split.labels.device, room)
+    return replace(split, images=images, part=None).to(split.labels.device, room)
 
 
 def _decode(config: Config, name: str, part: Part, index: np.ndarray, levels: Levels) -> Split:

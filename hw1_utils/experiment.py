@@ -21,10 +21,9 @@ from . import metrics
 from .batching import batches
 from .checkpoint import Checkpoint
 from .costs import measure_costs, trace_training
-from .features import check_finite
+from .features import check_finite, standardization
 from .files import Hw1Error, read_sealed, sha256_tensors, write_csv, write_sealed
 from .folders import some
-from .models import standardization
 from .preparation import prepare  # noqa: F401 (it belongs to the story, as the probes do)
 from .probes import ProbeTask, probe_tasks  # noqa: F401
 from .tasks import CNNTask, Task, cnn_tasks  # noqa: F401
@@ -60,7 +59,7 @@ def sanity_check(task: Task) -> list[dict]:
         parts = inputs.split(config.extract_batch_size)
         features = torch.cat([task.full_model.features(part) for part in parts])
         check_finite(features, task.encoder)
-        mean, deviation = standardization(features)
+        mean, deviation = (x.to(features.device) for x in standardization(features))
         inputs = (features - mean) / deviation
     fixed = list(batches(inputs, labels, SANITY_BATCH_SIZE))
     history, end = overfit_check(copy.deepcopy(task.model), fixed, lr=task.sanity_lr, precision=task.precision)

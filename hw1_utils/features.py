@@ -1,22 +1,23 @@
 """Encoder outputs, computed once and cached on disk under a key that names all they depend on."""
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .arrays import empty_array
+from .arrays import Room, empty_array
 from .backup import Backup
+from .data import Split
 from .files import Hw1Error, damaged, load_tensors, save_tensors
 from .models import FrozenEncoder
 from .runtime import halving, now
 
-CHUNK = 4096  # images per cache file: what an interruption can cost
+CHUNK = 4096  # images per cache file: what an interruption can cost; rows of features taken in at a time
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,30 @@ class Features:
     seconds: float  # of encoder work, also when this time they came from disk
     from_cache: int = 0  # how many of the N rows came from disk
     streamed: bool = False
+    part: Tensor | None = None  # int64 M, on the CPU: the rows that are meant; None: all
+
+    def __len__(self) -> int:
+        return len(self.values if self.part is None else self.part)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Some of the features, where they lie."""
+        return self.values[rows if self.part is None else self.part[rows].to(self.values.device)]
 
 
 def extract(
     encoder: FrozenEncoder,
-    images: Tensor,
+    images: Tensor | Split,
     batch_size: int,
     cache: Path,
     *,
-    room: int = sys.maxsize,
+    room: Room | None = None,
     backup: Backup | None = None,
     name: str = "images",
     say: Callable[[str], None] = print,
 ) -> Features:
     """Run uint8 N×3×S×S images through the encoder, or read what an earlier run left in the folder `cache`.
 
-    The features go where the encoder is; those that take more than `room` bytes stay in a file, to be streamed.
+    The features go where the encoder is; those that find no room there stay in a file, to be streamed.
 
     Each chunk is cached under a hash of the encoder's key and the chunk's own pixels: features of other
     images, weights, preprocessing or number format can never be mistaken for these. An interrupted extraction
@@ -52,7 +61,7 @@ def extract(
         Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers.
     """
     backup = backup or Backup(None)
-    features = empty_array((len(images), encoder.columns), room, cache)
+    features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
     seconds, from_cache, started = 0.0, 0, time.perf_counter()
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
@@ -78,8 +87,22 @@ def extract(
         left = elapsed / done * (len(images) - done)
         rate = f"{len(chunk) / cost:,.0f} images/s" if not cached else "from cache"
         say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
-    streamed = features.nbytes > room
-    return Features(features if streamed else features.to(encoder.device), seconds, from_cache, streamed)
+    return Features(features.to(encoder.device) if resident else features, seconds, from_cache, not resident)
+
+
+def standardization(features: Tensor | Features) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each column of float32 N×D features, each float32 (D,) on the CPU.
+
+    By scikit-learn's StandardScaler, which takes them in in parts: they may be larger than memory.
+
+    A column that is constant has deviation 1: else a channel that was silent on the training images would multiply its
+    random weight by a huge number wherever it speaks.
+    """
+    scaler = StandardScaler()
+    for start in range(0, len(features), CHUNK):
+        scaler.partial_fit(features[start : start + CHUNK].cpu().numpy())
+    mean, deviation = (torch.from_numpy(values).float() for values in (scaler.mean_, scaler.scale_))
+    return mean, deviation
 
 
 def check_finite(values: Tensor, encoder: FrozenEncoder) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import timm
 import torch
-from sklearn.preprocessing import StandardScaler
 from timm.data import resolve_model_data_config
 from timm.models import VisionTransformer
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from .augment import normalize, resize
 from .config import Config
 from .weights import build, check, find_weights
 
-STATISTICS_CHUNK = 4096  # rows of features taken in at a time
 LAYERS = 4  # last blocks of a ViT whose tokens the pooling `layers` uses
 
 
@@ -121,19 +119,6 @@ class FrozenEncoder(nn.Module):
         for block in tokens:
             parts += [block[1][:, 0], block[0].mean(1)] if prefix else [block.mean(1)]
         return torch.cat(parts, 1)
-
-
-def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column of float32 N×D features, each float32 (D,), by scikit-learn's StandardScaler.
-
-    A column that is constant has deviation 1: else a channel that was silent on the training images would multiply its
-    random weight by a huge number wherever it speaks.
-    """
-    scaler = StandardScaler()
-    for part in features.split(STATISTICS_CHUNK):
-        scaler.partial_fit(part.cpu().numpy())
-    mean, deviation = (torch.from_numpy(values).float() for values in (scaler.mean_, scaler.scale_))
-    return mean.to(features.device), deviation.to(features.device)
 
 
 def folded(head: nn.Linear, mean: Tensor, deviation: Tensor) -> nn.Linear:

@@ -1,6 +1,5 @@
 """Before any model: the data is there and readable, device and number format are chosen, the output folder is ours."""
 
-import sys
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -9,12 +8,13 @@ from filelock import FileLock
 from torch import Tensor
 
 from . import cifar10, metrics
+from .arrays import Room
 from .backup import Backup, make_place
 from .config import Config
 from .data import Split, load_test, load_train_val, make_toy_folder, pixel_statistics
 from .features import Features
 from .files import Hw1Error, clear_partials, free_bytes, lock, write_csv
-from .folders import check_folder, scan
+from .folders import Parts, check_folder, scan
 from .images import measure_sizes
 from .models import FrozenEncoder, sketch_encoders
 from .runtime import (
@@ -42,7 +42,7 @@ class Setup:
     std: Tensor
     environment: dict
     backup: Backup = field(default_factory=lambda: Backup(None))
-    room: int = sys.maxsize  # bytes; larger arrays stay on disk
+    room: Room = field(default_factory=Room)  # for all arrays together; what finds none stays on disk
     largest_side: int = 0  # of the image files, in pixels
     test_counts: dict[str, int] = field(default_factory=dict)  # test images of each class
     larger: dict[tuple[str, int], Split] = field(default_factory=dict)  # splits at another side: see `ProbeTask.seen`
@@ -74,7 +74,7 @@ def prepare(config: Config) -> Setup:
         make_place(config.backup_path.parent)
     make_deterministic()
     keep_freed_memory()
-    room = room_for_arrays(device, config.memory_mb)
+    room = Room(room_for_arrays(device, config.memory_mb))
     if config.is_toy and not config.data_path.exists():
         make_toy_folder(config.data_path)
     if not config.is_cifar10:
@@ -83,7 +83,7 @@ def prepare(config: Config) -> Setup:
     if config.is_cifar10:
         cifar10.ensure_cifar10(config.data_path)
         parts = check_folder(config)
-    check_room(config, encoders, room)
+    check_room(config, parts, encoders, room)
     test, (train, val) = load_test(config), load_train_val(config)
     if "test" not in parts.folders:  # they were made here, and others may want the same ones
         made = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
@@ -122,35 +122,36 @@ def prepare(config: Config) -> Setup:
     )
 
 
-def check_room(config: Config, encoders: list[FrozenEncoder], room: int) -> None:
+def check_room(config: Config, parts: Parts, encoders: list[FrozenEncoder], room: Room) -> None:
     """Compare what will be cached, decoded images and features, with the free disk, before anything is decoded.
 
     A cache only saves the next run its work, so a disk that is too small costs a warning. It ends the run where the
-    arrays do not fit into memory either: those of more than `room` bytes live on the disk.
+    arrays do not fit into memory either: those that find no `room` live on the disk.
 
     Raises:
         Hw1Error: with what is needed and what is free.
     """
-    train, test = (scan(config, part) for part in ("train", "test"))
-    tenth = len(train) // 10
-    images = min(len(train), (config.train_size or len(train)) + (config.val_size or tenth))
-    images += min(len(test), config.test_size or len(test))
+    files = {name: scan(config, parts, name) for name in {"train", "test", *parts.folders}}
+    asked = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
+    if "val" not in files and config.train_size:  # it comes out of train
+        asked["train"] += config.val_size or len(files["train"]) // 10
+    images = sum(min(len(part), asked[name] or len(part)) for name, part in files.items())
     try:
-        largest = max(measure_sizes([path for path, _ in train.samples]).largest)
+        largest = max(measure_sizes([str(config.data_path / path) for path in files["train"].paths]).largest)
     except ValueError:  # nothing can be read: that will be said, with the files' names
         return
     wanted = {max(config.image_size, min(max(encoder.input_size), largest)) for encoder in encoders}
     pixels = [images * 3 * side**2 for side in {config.image_size, *wanted}]
     features = [images * encoder.columns * 4 for encoder in encoders]
-    # Streamed features lie there twice, in the chunks that are kept and as the one array of this run.
-    streamed = [size for size in (*pixels, *features) if size > room]
-    needed = sum(pixels) + sum(features) + sum(size for size in features if size > room)
+    needed = sum(pixels) + sum(features)
+    streamed = max(0, needed - room.left)
+    needed += min(streamed, sum(features))  # those lie there twice, in the chunks that are kept and as this run's array
     kept = sum(file.stat().st_size for file in config.cache_path.glob("*") if file.is_file())
     free = free_bytes(config.cache_path)
     if needed - kept <= free:
         return
     what = f"{config.cache_path} needs {(needed - kept) / 1e6:,.0f} MB for decoded images and features"
-    if sum(streamed) - kept > free:
+    if streamed - kept > free:
         raise Hw1Error(
             f"{what}, which memory does not hold either, and has {free / 1e6:,.0f} MB free: make room there, or take "
             "fewer images (train_size, val_size, test_size)."

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from .batching import batches
 from .data import Split, with_side
-from .features import Features, extract
-from .models import FrozenEncoder, Preprocessed, Probe, folded, load_encoder, load_encoders, standardization
+from .features import Features, extract, standardization
+from .models import FrozenEncoder, Preprocessed, Probe, folded, load_encoder, load_encoders
 from .preparation import Setup
 from .runtime import Precision
 from .tasks import EVAL_BATCH, Task
@@ -71,7 +71,7 @@ class ProbeTask(Task):
             if key not in computed:
                 computed[key] = extract(
                     self.encoder,
-                    self.seen(split).images,
+                    self.seen(split),
                     config.extract_batch_size,
                     config.cache_path,
                     room=self.setup.room,
@@ -86,7 +86,7 @@ class ProbeTask(Task):
         """Take these features, N×columns of the head, for the split's; train's set the standardisation."""
         self._features[split.name] = features
         if split.name == "train":
-            self.mean, self.deviation = (x.to(self.setup.device) for x in standardization(features.values))
+            self.mean, self.deviation = (x.to(self.setup.device) for x in standardization(features))
 
     def standardize(self, features: Tensor) -> Tensor:
         """Float32 B×D features, on the device, as the head is trained on them."""
@@ -102,10 +102,11 @@ class ProbeTask(Task):
         images = self.seen(self.setup.train)
         return batches(
             images.images,
-            self.setup.train.labels,
+            images.labels,
             self.batch_size,
             shuffle_seed=self._order(epoch),
             streamed=images.streamed,
+            part=images.part,
         )
 
     def train_batches(self, epoch: int) -> Batches:
@@ -123,6 +124,7 @@ class ProbeTask(Task):
             transform=self.standardize,
             shuffle_seed=shuffle_seed,
             streamed=features.streamed,
+            part=features.part,
         )
 
     def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:

@@ -114,16 +114,16 @@ def now(device: torch.device) -> float:
 
 
 def room_for_arrays(device: torch.device, memory_mb: int | None) -> int:
-    """Bytes that one array may take on the device: `memory_mb` (10^6 bytes), or a quarter of what is free now.
+    """Bytes that all arrays may take on the device: `memory_mb` (10^6 bytes), or half of what is free now.
 
-    What is larger stays in its file and is streamed. Where the free memory cannot be read, everything is taken to fit.
+    What finds no room stays in its file and is streamed. Where nobody can tell what is free, all is taken to fit.
     """
     if memory_mb is not None:
         return memory_mb * 10**6
     if device.type == "cuda":
-        return torch.cuda.mem_get_info()[0] // 4
+        return torch.cuda.mem_get_info()[0] // 2
     info = Path("/proc/meminfo")
-    return int(info.read_text().split("MemAvailable:")[1].split()[0]) * 1024 // 4 if info.exists() else sys.maxsize
+    return int(info.read_text().split("MemAvailable:")[1].split()[0]) * 1024 // 2 if info.exists() else sys.maxsize
 
 
 def peak_rss_mb() -> float | None:

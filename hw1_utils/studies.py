@@ -14,7 +14,6 @@ from torch import Tensor
 from . import charts, figures, profiling
 from .data import Split, pick
 from .experiment import Training, checkpoint_of
-from .features import Features
 from .files import write_csv
 from .judging import Result
 from .metrics import leading, score, with_interval
@@ -27,12 +26,6 @@ from .training import Evaluation, evaluate, fit, judged
 INPUT_SHARES = (3 / 7, 1 / 2, 5 / 7, 1)  # of the encoder's own input: 96, 112, 160 and 224 pixels of 224
 PER_CLASS = (10, 30, 100, 300, 1000)  # training images, as far as there are so many
 LONGER = 5.0  # on few images the CNN gets up to this many times the epochs
-
-
-def part_of(split: Split, rows: Tensor) -> Split:
-    """These rows of a split."""
-    paths = [split.paths[i] for i in rows.tolist()]
-    return replace(split, images=split.take(rows), labels=split.labels[rows], paths=paths, streamed=False)
 
 
 def some_of(split: Split, count: int, seed: int) -> Tensor:
@@ -89,10 +82,12 @@ def input_sizes(probes: list[Training]) -> pd.DataFrame:
     setup, rows = probes[0].task.setup, []
     for task in (probe.task for probe in probes):
         whole = task.seen(setup.train)
-        train = part_of(whole, some_of(whole, setup.config.study_images, setup.config.seed))
+        train = whole.part_of(some_of(whole, setup.config.study_images, setup.config.seed))
         smaller = replace(setup, train=train, val=task.seen(setup.val))
         for side in input_sides(task.encoder):
-            other = ProbeTask(smaller, encoder=at_input_size(task.encoder, side))
+            # No longer than its turn lasts does an input size keep its features.
+            this = replace(smaller, features={}, room=setup.room.for_a_while())
+            other = ProbeTask(this, encoder=at_input_size(task.encoder, side))
             (evaluation,) = train_only(other, checkpoint=checkpoint_of(other, f"input-{side}"))
             features = other.features(train)
             rows.append(
@@ -126,12 +121,12 @@ def learning_curve(cnn: Training, probes: list[Training]) -> pd.DataFrame:
     print(f"Up to {work / cnn.costs['loop_images_per_second']:.0f} s for {len(counts)} further trainings of the CNN")
     for count in counts:
         index = some_of(setup.train, count, setup.config.seed)
-        smaller = replace(setup, train=part_of(setup.train, index))
+        smaller = replace(setup, train=setup.train.part_of(index))
         tasks: list[Task] = [_cnn_on(smaller, total, cnn.task)]
         for probe in probes:
             task = ProbeTask(smaller, probe.task.variant, probe.task.encoder)
-            whole = probe.task.features(setup.train).values
-            task.use_features(smaller.train, Features(whole[index.to(whole.device)].to(setup.device), 0.0))
+            whole = probe.task.features(setup.train)
+            task.use_features(smaller.train, replace(whole, part=index.cpu()))
             task.use_features(setup.val, probe.task.features(setup.val))
             tasks.append(task)
         for task in tasks:

@@ -73,7 +73,9 @@ class Task:
 
     def eval_batches(self, split: Split) -> Batches:
         """All of a split for `model`, in order, without augmentation."""
-        return batches(split.images, split.labels, EVAL_BATCH, transform=self.look, streamed=split.streamed)
+        return batches(
+            split.images, split.labels, EVAL_BATCH, transform=self.look, streamed=split.streamed, part=split.part
+        )
 
     def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
         """A module and its input that hold every multiply-add between one preprocessed image and its logits."""
@@ -166,6 +168,7 @@ class CNNTask(Task):
             transform=transform,
             shuffle_seed=self._order(epoch),
             streamed=setup.train.streamed,
+            part=setup.train.part,
         )
 
     def settings(self) -> dict:

@@ -31,6 +31,14 @@ def test_batches_hold_every_row_once_in_an_order_set_by_the_seed():
     assert torch.equal(*doubled)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_batches_of_a_part_are_those_of_its_rows(streamed):
+    inputs, part = torch.arange(103), torch.tensor([7, 100, 3, 50, 51])
+    found = list(batches(inputs, part * 2, 2, shuffle_seed=1, part=part, streamed=streamed))
+    assert [len(x) for x, _ in found] == [2, 2, 1] and all(torch.equal(x * 2, y) for x, y in found)
+    assert torch.equal(torch.cat([x for x, _ in found]).sort()[0], part.sort()[0])
+
+
 def test_epoch_seeds_differ_by_seed_epoch_and_stream():
     seeds = {epoch_seed(s, e, stream) for s in range(5) for e in range(50) for stream in ("order", "augmentation")}
     assert len(seeds) == 500

@@ -1,7 +1,6 @@
 """Data: any ImageFolder in, exact pixels and disjoint stratified splits out. Refusals: test_folders.py."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from PIL import Image
 
 from hw1_utils import data
+from hw1_utils.arrays import Room
 from hw1_utils.data import load_test, load_train_val, pick, pixel_statistics, with_side
 
 
@@ -112,13 +112,24 @@ def test_unreadable_files_leave_no_gap_and_are_named_again_by_the_next_run(make_
 def test_larger_images_come_from_the_files(make_smoke_config, toy_folder):
     config = make_smoke_config(image_size=16)
     small = load_test(config)
-    larger = with_side(small, config, 32, sys.maxsize)
+    larger = with_side(small, config, 32, None)
     assert torch.equal(larger.images, load_test(make_smoke_config()).images) and larger.paths == small.paths
 
 
 def test_only_what_finds_no_room_is_streamed(make_smoke_config):
     test, cpu = load_test(make_smoke_config()), torch.device("cpu")
-    assert not test.to(cpu, test.images.nbytes).streamed and test.to(cpu, test.images.nbytes - 1).streamed
+    room = Room(test.images.nbytes + 1)  # for all arrays together
+    assert [test.to(cpu, room).streamed for _ in range(2)] == [False, True]
+
+
+def test_a_part_shares_the_pixels_of_its_split(make_smoke_config):
+    test = load_test(make_smoke_config())
+    part = test.part_of(torch.tensor([3, 1, 20])).part_of(torch.tensor([2, 0]))
+    assert part.images.data_ptr() == test.images.data_ptr() and part.paths == [test.paths[20], test.paths[3]]
+    assert len(part) == 2 and part.counts() == {"colour_0": 1, "colour_1": 0, "colour_2": 1}
+    for rows in (slice(None), slice(0, 9), torch.tensor([0, 1])):
+        assert torch.equal(part.take(rows), test.images[[20, 3]])
+    assert len({split.sha256 for split in (test, part, test.part_of(torch.tensor([3, 20])))}) == 3
 
 
 def test_statistics_are_over_all_pixels():

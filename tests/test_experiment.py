@@ -16,7 +16,6 @@ from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, taught_by, train
 from hw1_utils.files import read_sealed
 from hw1_utils.judging import evaluate_both_ways, judge
-from hw1_utils.studies import part_of
 
 TASKS = {
     "cnn": lambda setup: CNNTask(setup, "tuned"),
@@ -174,7 +173,7 @@ def test_class_weights_are_the_inverse_of_a_classs_share(make_smoke_config, toy_
     for task in (CNNTask(setup, "tuned"), ProbeTask(setup)):
         weights = task.recipe(task.model)["class_weights"]
         torch.testing.assert_close(weights, len(setup.train) / (3 * counts))
-    few = dataclasses.replace(setup, train=part_of(setup.train, torch.arange(30)))  # of the first class alone
+    few = dataclasses.replace(setup, train=setup.train.part_of(torch.arange(30)))  # of the first class alone
     assert CNNTask(few, "tuned").class_weights().tolist() == [1, 0, 0]
     plain = ProbeTask(prepare(make_smoke_config()))
     assert plain.recipe(plain.model)["class_weights"] is None and plain.settings() != task.settings()

@@ -6,7 +6,7 @@ import torch
 from hw1_utils import features as features_module
 from hw1_utils.config import make_config
 from hw1_utils.experiment import ProbeTask, prepare, sanity_check
-from hw1_utils.features import extract
+from hw1_utils.features import extract, standardization
 from hw1_utils.files import Hw1Error, save_tensors
 from hw1_utils.models import load_encoder
 
@@ -209,3 +209,11 @@ def test_progress_says_which_split_how_far_and_whether_from_cache(tmp_path, chun
         *[f"features of val: {n} of 12" for n in (5, 10, 12)],
     ]
     assert ["from cache" in line for line in lines] == [False, False, True, True, False]
+
+
+def test_a_feature_that_is_constant_in_training_has_deviation_one():
+    """As a silent channel is, and one that is constant but for rounding."""
+    features = torch.randn(20, 3)
+    features[:, 1] = 0.0
+    features[:, 2] = 0.1
+    assert standardization(features)[1][1:].tolist() == [1.0, 1.0]

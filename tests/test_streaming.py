@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import numbers, same, weights
 
-from hw1_utils.arrays import cached_array, empty_array, load_array
+from hw1_utils import studies
+from hw1_utils.arrays import Room, cached_array, empty_array, load_array
 from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, train
 from hw1_utils.files import Hw1Error
@@ -45,8 +46,10 @@ def test_a_damaged_array_is_noticed(tmp_path, capsys, file):
 
 
 def test_what_finds_no_room_in_memory_is_a_file_that_nobody_sees(tmp_path, monkeypatch):
-    small, large = (empty_array((10, 5), room, tmp_path) for room in (200, 199))
-    for array in (small, large):
+    room = Room(399)  # bytes: enough for one of two
+    for in_memory in (True, False):
+        array, resident = empty_array((10, 5), room, tmp_path)
+        assert resident == in_memory
         array[:] = torch.arange(5)
         assert array.sum() == 100 and array.dtype == torch.float32
     assert not list(tmp_path.iterdir())
@@ -56,7 +59,7 @@ def test_what_finds_no_room_in_memory_is_a_file_that_nobody_sees(tmp_path, monke
 
     monkeypatch.setattr("hw1_utils.arrays.os.posix_fallocate", full)
     with pytest.raises(Hw1Error, match=r"has no room for .* GB .*\(No space left on device\): free some"):
-        empty_array((10, 5), 0, tmp_path)
+        empty_array((10, 5), room, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "probe"])
@@ -75,6 +78,17 @@ def test_a_streamed_training_gives_the_same_numbers(make_smoke_config, tmp_path,
     pd.testing.assert_frame_equal(numbers(one.history), numbers(other.history))
     assert same(weights(one), weights(other))
     assert torch.equal(one.evaluations["test"].probabilities, other.evaluations["test"].probabilities)
+
+
+def test_studies_of_a_streamed_run_give_the_same_numbers(make_smoke_config, tmp_path):
+    tables = []
+    for memory_mb in (None, 0):
+        setup = prepare(make_smoke_config(memory_mb=memory_mb, output_dir=str(tmp_path / f"{memory_mb}")))
+        cnn, probe = (train(task) for task in (CNNTask(setup, "tuned"), ProbeTask(setup)))
+        sizes = studies.input_sizes([probe]).drop(columns="extraction_images_per_second")
+        tables.append([studies.learning_curve(cnn, [probe]), sizes])
+    for one, other in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(one, other)
 
 
 def test_the_encoder_gets_photographs_at_its_own_size_and_the_cnn_at_its(make_smoke_config, tmp_path):

@@ -270,7 +270,7 @@ def test_a_fresh_runtime_continues_from_the_copy(make_smoke_config, tmp_path, mo
     assert "brought back from its copy in backup_dir" in said and "continuing after epoch 3" in said
     pd.testing.assert_frame_equal(numbers(continued.history), numbers(whole.history), check_exact=True)
     assert same(weights(continued), weights(whole))
-    assert [int(file.name.split(".")[3]) for file in sorted(logs.iterdir())] == [0, 1, 2, 3]
+    assert [int(file.name.split(".")[4]) for file in sorted(logs.iterdir())] == [0, 1, 2, 3]
 
 
 def test_what_is_here_is_not_replaced_by_the_copy(new_cnn, tmp_path, capsys):
@@ -289,7 +289,7 @@ def test_only_what_is_new_is_copied(new_cnn, tmp_path):
     runs = training.task.runs
     copy = tmp_path / "drive" / "smoke" / "runs" / "cnn"
     assert contents(copy) == contents(runs)
-    first = next(copy.rglob("*0000000001.hw1"))
+    first = next(copy.rglob("*.00001.hw1"))
     first.unlink()
     training.task.setup.backup.keep(runs, "runs/cnn")
     assert not first.exists()
@@ -309,7 +309,7 @@ def test_a_copy_never_promises_epochs_whose_logs_it_lacks(new_cnn, tmp_path, mon
     train(task)
     order = [file.name for file in copied]
     for epoch in (1, 2, 3):
-        assert order.index(f"events.out.tfevents.{epoch:010d}.hw1") < nth(order, "checkpoint.pt", epoch)
+        assert order.index(f"events.out.tfevents.0000000001.{epoch:05d}.hw1") < nth(order, "checkpoint.pt", epoch)
     assert not [name for name in order if "partial" in name]
 
 
