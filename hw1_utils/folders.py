@@ -1,5 +1,6 @@
 """What lies in a data folder, how its parts are read, and whether it will do, before a single image is opened."""
 
+import math
 import os
 import re
 import unicodedata
@@ -168,8 +169,9 @@ def scan(config: Config, parts: Parts, name: str) -> Part:
         raise Hw1Error(f"{part.folder} has class folders without images ({some(empty)}): fill or remove them.")
     if "test" in folders:
         return part
+    count = max(len(part.classes), math.ceil(TEST_SHARE * len(part)))
     try:
-        rows = train_test_split(range(len(part)), test_size=TEST_SHARE, stratify=part.labels, random_state=config.seed)
+        rows = train_test_split(range(len(part)), test_size=count, stratify=part.labels, random_state=config.seed)
     except ValueError as error:
         raise Hw1Error(
             f"{config.data_dir} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each "
@@ -294,12 +296,14 @@ def _is_no_class(name: str) -> bool:
 
 
 def _unwrap(folder: Path, *, into_parts: bool) -> Path:
-    """The folder inside, and so on, as long as nothing else with images is there and it holds folders alone."""
+    """The folder inside, and so on, as long as it is the only one with images and has them in folders of its own."""
     while not _images(folder):
         inside = _folders(folder)
         if len(inside) > 1:  # one may hold annotations or the like; an empty one is a class that lacks its images
             inside = [path for path in inside if _holds_images(path) or not _holds_files(path)]
-        if len(inside) != 1 or not _only_folders(inside[0]) or (_part_of(inside[0].name) and not into_parts):
+        if len(inside) != 1 or not _folders(inside[0]) or _images(inside[0]):
+            break
+        if _part_of(inside[0].name) and not into_parts:
             break
         folder = inside[0]
     return folder

@@ -1,5 +1,6 @@
 """Image files to pixels: any format and mode that PIL reads becomes an upright RGB square."""
 
+import re
 import threading
 import time
 import warnings
@@ -56,8 +57,11 @@ _SIGNATURES = (  # of files that PIL does not open: (offset, what stands there, 
 )
 
 
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # behind the data of a JPEG's scan
+
+
 class UnknownRange(Exception):
-    """Grey levels as floating-point or 32-bit numbers, and nobody said which of them are black and white."""
+    """Grey as floating-point or 32-bit numbers, or colours of 12 bits in 16: nobody says what black and white are."""
 
 
 def read_image(path: str, size: int, levels: Levels | None = None) -> np.ndarray:
@@ -74,27 +78,35 @@ def read_image(path: str, size: int, levels: Levels | None = None) -> np.ndarray
         UnknownRange: nobody can know which values of the file mean black and white.
         Exception: of whatever kind PIL chooses, if it is no readable image.
     """
-    with Image.open(path) as image:
-        return _square(image, size, levels)
+    with open(path, "rb") as file, Image.open(file) as image:  # by its name, Pillow 13 would garble an unpacked TIFF
+        return _square(image, size, levels)  # that is to be turned by 90°
 
 
 def _square(image: Image.Image, size: int, levels: Levels | None) -> np.ndarray:
-    # The JPEG decoder can leave out the finest detail, at a fraction of time and memory; other formats ignore this.
-    image.draft(None, (DRAFT * size, DRAFT * size))
+    # The JPEG decoder can leave out the finest detail, at a fraction of time and memory. Other formats know no draft.
+    draft = image.draft(None, (DRAFT * size, DRAFT * size))
+    box = draft[1] if draft else None  # what the picture takes of its last row and column of draft pixels
     with _one_at_a_time if image.width * image.height > LARGE else nullcontext():
-        image.load()  # first: TIFF is turned by PIL itself, which then says no more of it
+        deep_colour = ";16" in str(image.tile) and not _is_deep(image)
+        try:
+            image.load()
+        except Exception:
+            if image.tile:  # else the pixels are there, and what PIL tripped over is the metadata of a TIFF
+                raise
+        turn = None
         with suppress(Exception):  # of all the ways in which metadata may be odd, none concerns the picture
-            if (turn := _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))) is not None:
-                image = image.transpose(turn)
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))  # none of a TIFF, which PIL has turned
         if _is_deep(image):
             image = _to_8_bits(image, levels or {})
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("RGB")
+        if deep_colour and 0 < max(high for _, high in image.getextrema()) < 16:
+            raise UnknownRange  # PIL has kept the upper 8 of 16 bits, of values that have no more than 12
         if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BICUBIC)
-        return np.asarray(image)
+            image = image.resize((size, size), Image.Resampling.BICUBIC, box)
+        return np.asarray(image if turn is None else image.transpose(turn))
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -219,7 +231,7 @@ def decode(
                 reported = now
     if mended:
         named = ", ".join(Path(path).name for path in mended[:5]) + (", …" if len(mended) > 5 else "")
-        say(f"  {len(mended):,} JPEG files lack their end, and are read as all but nothing of the picture is: {named}")
+        say(f"  JPEG files without their last bytes, which are next to nothing of the picture, are read: {named}")
     return images, failures
 
 
@@ -252,7 +264,7 @@ def _try(path: str, size: int, levels: Levels | None) -> tuple[np.ndarray | None
     except UnidentifiedImageError:
         return None, _unidentified(path)
     except UnknownRange:
-        return None, "grey levels of unknown range"
+        return None, "levels of unknown range: save it with 8 bits"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None, f"over {MOST_PIXELS / 1e6:,.0f} million pixels: make it smaller"
     except MemoryError:
@@ -265,10 +277,10 @@ def _read_without_end(path: str, size: int) -> np.ndarray | None:
     """The pixels of a JPEG that lacks its last bytes; None if it is none, or if they are more than a few.
 
     It is read with noise in place of what may be missing, and with nothing: how far the two differ is how far the
-    picture hangs on it. That holds for every kind of JPEG, also where each byte refines the whole picture.
+    picture hangs on it.
     """
     data = Path(path).read_bytes().rstrip(b"\xff")
-    if not data.startswith(b"\xff\xd8"):
+    if not data.startswith(b"\xff\xd8") or not _has_all_scans(data):
         return None
     noise = np.random.default_rng(0).integers(0, 255, len(data), dtype=np.uint8).tobytes()  # 255 would begin a marker
 
@@ -278,6 +290,23 @@ def _read_without_end(path: str, size: int) -> np.ndarray | None:
 
     difference = np.abs(np.subtract(read(b"", 256), read(noise, 256), dtype=np.int16))  # the same for every `size`
     return read(b"", size) if difference.mean() <= MISSING else None
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Whether the scans of a JPEG, were they complete, bring all bits of all coefficients: noise begins no scan."""
+    missing, at = {(0, 0): 1}, 2  # (component, coefficient) -> bits of it that no scan has brought
+    while at + 4 <= len(data):
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        segment, at = data[at + 4 : end], end
+        if marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC):  # a frame, which lists the components
+            missing = {(component, k): 1 for component in segment[6 : 6 + 3 * segment[5] : 3] for k in range(64)}
+        elif marker == 0xDA:  # a scan
+            first, last, bits = segment[1 + 2 * segment[0] :]
+            components = segment[1 : 1 + 2 * segment[0] : 2]
+            missing |= {(component, k): bits % 16 for component in components for k in range(first, last + 1)}
+            following = _NEXT_MARKER.search(data, at)
+            at = following.start() if following else len(data)
+    return not any(missing.values())
 
 
 def _unidentified(path: str) -> str:

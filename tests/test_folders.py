@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from hw1_utils import images
+from hw1_utils.config import make_config
 from hw1_utils.data import load_test, load_train_val
 from hw1_utils.experiment import prepare
 from hw1_utils.files import Hw1Error
@@ -94,8 +95,8 @@ CATALOGUE = [
     (no_folder, f"There is no folder {{root}}: {LAYOUT}."),
     (
         no_test,
-        f"There is no folder test/ in {{root}}: {LAYOUT}; give {{root}}/train as the data folder to have a fifth of it put "
-        "aside for the test.",
+        f"There is no folder test/ in {{root}}: {LAYOUT}; give {{root}}/train as the data folder to have a fifth of it "
+        "put aside for the test.",
     ),
     (
         images_without_class_folders,
@@ -130,6 +131,276 @@ def test_catalogue(make_smoke_config, toy_folder, monkeypatch, spoil, sentence):
     monkeypatch.setattr(Image, "open", None)  # it is found before a single image is opened
     said = refusal(check_folder, make_smoke_config())
     assert said in (sentence.format(root=toy_folder), sentence.format(root=toy_folder).replace("colour_0", "colour_1"))
+
+
+def lay(root, *folders):
+    """Make what is looked at, empty files: `a/b 3` is three images in a/b, `a/b.txt` a file, `a/` a folder."""
+    for folder in folders:
+        name, _, count = folder.rpartition(" ")
+        for i in range(int(count) if name else 0):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name / f"{i}.jpg").touch()
+        if not name:
+            (root / folder).parent.mkdir(parents=True, exist_ok=True)
+            (root / folder).mkdir() if folder.endswith("/") else (root / folder).touch()
+
+
+def parts(train, test, *more, wrap=""):
+    """Two classes in each of these folders."""
+    counts = {train: 6, test: 3, **dict.fromkeys(more, 2)}
+    return [f"{wrap}{part}/{name} {count}" for part, count in counts.items() for name in ("cat", "dog")]
+
+
+USUAL = "trained on {}/ (12 images), validated on {}, tested on {}/ (6 images); 2 classes: cat, dog"
+REST = "a part of that"
+ALONE = "18 images in class folders; {} classes: {}"
+NO_TEST = "{root} has no test/: 4 of its images are put aside for the test"
+LAYOUTS = {  # what is there -> what is said, one line after the other; catalogues of data sets are full of each
+    "fer2013": (parts("train", "test"), [USUAL.format("train", REST, "test")]),
+    "brain MRI": (parts("Training", "Testing"), [USUAL.format("Training", REST, "Testing")]),
+    "upper case": (parts("TRAIN", "Test"), [USUAL.format("TRAIN", REST, "Test")]),
+    "sets": (parts("train_set", "Test-Set"), [USUAL.format("train_set", REST, "Test-Set")]),
+    "spaces": (parts("training data", "test images"), [USUAL.format("training data", REST, "test images")]),
+    "intel": (
+        [*parts("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/seg_pred 5"],
+        [
+            USUAL.format("seg_train/seg_train", REST, "seg_test/seg_test"),
+            "left out: seg_pred/, only 5 images (0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg)",
+        ],
+    ),
+    "chest X-rays": (
+        [
+            *parts("train", "test", "val", wrap="chest_xray/"),
+            *parts("train", "test", "val", wrap="chest_xray/chest_xray/"),
+            *parts("train", "test", wrap="chest_xray/__MACOSX/"),
+            *["__MACOSX/._x", "chest_xray/.DS_Store", "chest_xray/train/.DS_Store"],
+        ],
+        [
+            USUAL.format("chest_xray/train", "chest_xray/val/ (4 images)", "chest_xray/test"),
+            "left out: chest_xray/, which holds parts of its own",
+        ],
+    ),
+    "roboflow": (
+        [*parts("train", "test", "valid"), "README.roboflow.txt"],
+        [USUAL.format("train", "valid/ (4 images)", "test")],
+    ),
+    "dev": (parts("train", "test", "dev"), [USUAL.format("train", "dev/ (4 images)", "test")]),
+    "imagenette": (
+        [*parts("train", "val", wrap="imagenette2/"), "imagenette2/noisy_imagenette.csv"],
+        [USUAL.format("imagenette2/train", REST, "imagenette2/val"), "{root} has no test/: val/ takes its place"],
+    ),
+    "unlabelled test": (
+        [*parts("train", "validation"), "test/test 4", "sample_submission.csv"],
+        [
+            USUAL.format("train", REST, "validation"),
+            "{root} has no test/: validation/ takes its place",
+            "left out: test/, which has no class folders, only 4 images (0.jpg, 1.jpg, 2.jpg, 3.jpg)",
+        ],
+    ),
+    "a class missing in val": (
+        [*parts("train", "test"), "val/dog 2"],
+        [USUAL.format("train", "val/ (2 images)", "test")],
+    ),
+    "synology": (
+        [*parts("train", "test"), "train/@eaDir/cat 3", "train/cat/@eaDir/0.jpg 2", "@eaDir/x 1"],
+        [USUAL.format("train", REST, "test")],
+    ),
+    "recycled": (
+        [*parts("train", "test"), "$RECYCLE.BIN/x 1", "train/lost+found/", "train/cat/Thumbs.db", "train/#recycle/a 1"],
+        [USUAL.format("train", REST, "test")],
+    ),
+    "a figure beside": (
+        [*parts("train", "test"), "overview.png", "LICENSE", "docs/index.html"],
+        [USUAL.format("train", REST, "test"), "left out, beside the parts: 1 image (overview.png)"],
+    ),
+    "sidecars": (
+        [*parts("train", "test"), "train/cat/0.txt", "train/dog/labels.CSV", "test/cat/0.xml", "train/readme.md"],
+        [
+            USUAL.format("train", REST, "test"),
+            "left out, by name no image: 3 files (test/cat/0.xml, train/cat/0.txt, train/dog/labels.CSV)",
+        ],
+    ),
+    "caltech": (
+        ["c/101_Objects/ant 9", "c/101_Objects/BACKGROUND_Google 9", "c/Annotations/ant/1.mat", "c/show.m"],
+        [ALONE.format(2, "BACKGROUND_Google, ant"), NO_TEST],
+    ),
+    "flowers twice": (
+        [f"flowers/{twice}{name} 6" for twice in ("", "flowers/") for name in ("daisy", "rose", "tulip")],
+        [
+            ALONE.format(3, "daisy, rose, tulip"),
+            NO_TEST,
+            "left out: flowers/ in flowers/, which holds the same folders once more",
+        ],
+    ),
+    "its own cache": (["cat 9", "dog 9", "cat.cache/images-0.npy"], [ALONE.format(2, "cat, dog"), NO_TEST]),
+    "valid and invalid": (["valid 9", "invalid 9"], [ALONE.format(2, "invalid, valid"), NO_TEST]),
+    "letters": (
+        ["a 6", "A 6", "b 6"],
+        [ALONE.format(3, "A, a, b"), NO_TEST, "classes that only case tells apart: A, a"],
+    ),
+    "many": ([f"{i} 3" for i in range(6)], [ALONE.format(6, "0, 1, 2, 3, 4, …"), NO_TEST.replace("4", "6")]),
+    "classes of classes": (
+        ["animals/cat 5", "animals/dog 4", "things/car 4", "things/bus 5"],
+        [
+            ALONE.format(2, "animals, things"),
+            NO_TEST,
+            "what lies in folders below a class folder is of that class (animals, things)",
+        ],
+    ),
+    "a class named train": (
+        ["train/train 6", "train/bus 6", "test/train 3", "test/bus 3"],
+        [USUAL.format("train", REST, "test").replace("cat, dog", "bus, train")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("folders", "said"), LAYOUTS.values(), ids=LAYOUTS)
+def test_usual_layouts_are_read_and_it_is_said_how(tmp_path, capsys, folders, said):
+    lay(tmp_path, *folders)
+    check_folder(make_config("smoke", data_dir=str(tmp_path)))
+    lines = [line.format(root=tmp_path) for line in said]
+    assert capsys.readouterr().out == "\n  ".join([f"{tmp_path}: {lines[0]}", *lines[1:]]) + "\n"
+
+
+NOT_UNDERSTOOD = {
+    "tiny imagenet": (
+        ["t/train/n1/images 3", "t/train/n2/images 3", "t/val/images 2", "t/test/images 2", "t/val/annotations.txt"],
+        "{root}/t/test has no class folders, only 2 images (0.jpg, 1.jpg): {LAYOUT}; give {root}/t/train as the data "
+        "folder to have a fifth of it put aside for the test.",
+    ),
+    "pets": (
+        ["images 5", "annotations/trimaps 5", "annotations/list.txt"],
+        "The folders in {root} (annotations, images) look like images whose labels stand in files, which are not read: "
+        "{LAYOUT}.",
+    ),
+    "yolo": (
+        ["train/images 3", "train/labels/0.txt", "val/images 3"],
+        "The folders in {root}/train (images, labels) look like images whose labels stand in files, which are not "
+        "read: {LAYOUT}.",
+    ),
+    "pieces": (
+        ["images_part_1 3", "images_part_2 3", "metadata.csv"],
+        "The folders in {root} (images_part_1, images_part_2) look like images whose labels stand in files, which are "
+        "not read: {LAYOUT}.",
+    ),
+    "dogs against cats": (
+        ["train/train 2", "test1/test1 2", "sampleSubmission.csv"],
+        "{root}/train/train has no class folders, only 2 images (0.jpg, 1.jpg): {LAYOUT}.",
+    ),
+    "images and a table": (
+        ["images 2", "styles.csv"],
+        "{root}/images has no class folders, only 2 images (0.jpg, 1.jpg): {LAYOUT}.",
+    ),
+    "tables": (
+        ["train.csv", "test.csv"],
+        "{root} has no class folders, only 2 other files (test.csv, train.csv): {LAYOUT}.",
+    ),
+    "archives": (
+        ["train.zip", "test.zip"],
+        "{root} has no class folders, only 2 other files (test.zip, train.zip), to be unpacked: {LAYOUT}.",
+    ),
+    "no train": (
+        parts("val", "test"),
+        "There is no folder train/ in {root}, only 2 folders (test/, val/): {LAYOUT}.",
+    ),
+    "two of a kind": (
+        [*parts("train", "test"), "Training/cat 3"],
+        "Training/ and train/ in {root} may each be the train part: leave one of them there.",
+    ),
+    "a class beside parts": (
+        [*parts("train", "test"), "cat 3"],
+        "cat/ lies beside train/ in {root} and may be a class or a part of its own: move it away or, if train is a "
+        "class as well, rename train/.",
+    ),
+    "loose images": (
+        ["cat 3", "dog 3", "what.JPG"],
+        "{root} holds 1 image (what.JPG) beside the class folders: move each into the folder of its class, or away.",
+    ),
+    "different depths": (
+        ["cat 3", "animals/dog 3", "animals/cow 3"],
+        "In {root}, animals/ holds folders (cow, dog) and cat/ does not: it is not clear which are the classes; put "
+        "all class folders side by side.",
+    ),
+    "unknown parts": (
+        ["amazon/images/bike 3", "amazon/images/mug 3", "dslr/images/bike 3", "dslr/images/mug 3"],
+        "In {root}, amazon/, dslr/ hold the same folders each (bike, mug): if those are the classes, name the outer "
+        "folders train/ and test/; if the outer ones are, put the images directly into them.",
+    ),
+    "upper case in one part": (
+        ["train/Cat 3", "train/dog 3", "test/cat 2", "test/dog 2"],
+        "train/ and test/ spell the same class differently ('Cat', 'cat'), in upper and lower case, spaces or Unicode "
+        "form: rename one of them.",
+    ),
+    "Unicode forms in two parts": (
+        ["train/\xe9 3", "train/dog 3", "test/e\u0301 2", "test/dog 2"],
+        "train/ and test/ spell the same class differently ('e\\u0301', '\\xe9'), in upper and lower case, spaces or "
+        "Unicode form: rename one of them.",
+    ),
+    "Unicode forms in one part": (
+        ["\xe9 3", "e\u0301 3"],
+        "Class folders in {root} look the same and differ only in their Unicode form or in spaces around the name "
+        "('e\\u0301', '\\xe9'): make them one, or rename them.",
+    ),
+    "a class that only val has": (
+        [*parts("train", "test", "val"), "val/cow 2"],
+        "train/ and val/ must have the same classes; only one of them has: cow.",
+    ),
+    "an empty val": (
+        [*parts("train", "test"), "val/cat/", "val/dog/"],
+        "{root}/val has class folders without images (cat, dog): fill or remove them.",
+    ),
+    "too few of a class": (
+        ["cat 1", "cow 8", "dog 9"],
+        "{root} has 18 images in 3 classes: too few to put a fifth of each aside for the test (one image only: cat); "
+        "add images, or a test/ of your own.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("folders", "sentence"), NOT_UNDERSTOOD.values(), ids=NOT_UNDERSTOOD)
+def test_what_is_not_understood_is_refused_with_what_was_found(tmp_path, folders, sentence):
+    lay(tmp_path, *folders)
+    said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path)))
+    assert said == sentence.format(root=tmp_path, LAYOUT=LAYOUT)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "data.zip").touch()
+    said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path / "data.zip")))
+    assert said == f"{tmp_path}/data.zip is a file: give a folder, unpacked if this is an archive; {LAYOUT}."
+
+
+@pytest.mark.parametrize("name", ["val", "Validation", "dev_set"])
+def test_a_validation_part_of_ones_own_is_what_is_validated_on(make_smoke_config, toy_folder, capsys, name):
+    series = {f"{name}/{path.parent.name}/{path.name}" for path in (toy_folder / "train").glob("*/0000*.png")}
+    for path in series:
+        (toy_folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (toy_folder / path.replace(name, "train")).rename(toy_folder / path)
+    for path in (toy_folder / name / "colour_0").iterdir():  # a class that is missing there moves no label
+        path.unlink()
+    setup = prepare(make_smoke_config())
+    assert f"validated on {name}/ (20 images), tested on test/ (30 images)" in capsys.readouterr().out
+    assert set(setup.val.paths) == {path for path in series if "colour_0" not in path}
+    assert setup.val.counts() == {"colour_0": 0, "colour_1": 10, "colour_2": 10} and len(setup.train) == 90
+    for path, label in zip(setup.val.paths, setup.val.labels, strict=True):
+        assert path.split("/")[1] == setup.classes[label]
+    assert not (setup.config.results_path / "split.csv").exists()
+    train, val = load_train_val(make_smoke_config(train_size=30, val_size=6))
+    assert set(train.counts().values()) == {10} and sorted(val.counts().values()) == [0, 3, 3]
+    assert len(load_train_val(make_smoke_config(val_size=500))[1]) == 20
+
+
+def test_parts_of_any_name_in_any_wrapping_give_the_same_data(make_smoke_config, toy_folder, tmp_path):
+    plain = prepare(make_smoke_config())
+    wrapped = tmp_path / "wrapped" / "archive" / "toy"
+    for old, new in (("train", "Training Set"), ("test", "seg_test/seg_test")):
+        shutil.copytree(toy_folder / old, wrapped / new)
+    config = make_smoke_config(data_dir=str(tmp_path / "wrapped"), output_dir=str(tmp_path / "other"))
+    other = prepare(config)
+    assert (other.train.sha256, other.val.sha256) == (plain.train.sha256, plain.val.sha256)
+    assert other.train.paths[0] == plain.train.paths[0].replace("train/", "archive/toy/Training Set/")
+    assert load_test(config).sha256 == load_test(make_smoke_config()).sha256
+    assert not (config.results_path / "split.csv").exists()
 
 
 def test_class_folders_alone_are_split_once_for_all_and_the_split_is_kept(make_smoke_config, toy_folder, capsys):
