@@ -136,7 +136,9 @@ class Config:
         if not fitting and name.split(".")[0] == "tf_efficientnet_lite0":
             return replace(self, encoder=name, weights=None)
         if not fitting:
-            found = f"it has {some([file.name for file in files])}" if files else f"no file ends in {some(SUFFIXES)}"
+            found = (
+                f"it has {some([file.name for file in files])}" if files else f"no file ends in {', '.join(SUFFIXES)}"
+            )
             raise Hw1Error(
                 f"HW1_WEIGHTS names {self.weights}, which has no weights for {name} ({found}): name the file after "
                 f"the model, as in {name}.safetensors, or take the encoder that the weights are of."

@@ -77,8 +77,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         content = _read(path)
     except Hw1Error:
         raise
-    except Exception as error:  # torch and zipfile raise many kinds on a damaged file
-        raise _unusable(path, f"it is damaged, or no file of tensors ({_first_line(error)}): copy it again") from error
+    except OSError as error:
+        raise _unusable(path, f"it cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # torch, safetensors and zipfile raise many kinds on what is damaged
+        raise _unusable(path, "it is damaged, or no file of tensors: copy it again") from error
     tensors = dict(_flat(content))
     if not tensors:
         raise _unusable(path, "it holds no tensors with names")
@@ -134,7 +136,3 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def _unusable(path: Path, why: str) -> Hw1Error:
     return Hw1Error(f"The weights file {path.name} cannot be used: {why}.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")

@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,7 +31,14 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which 
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|target)([._]|$)")  # in a prefix: the weights to use, where there are two
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # torch's, anywhere in a name
 # What a file may have beside the encoder's own tensors, in its very modules, without being of another encoder.
-HARMLESS = ("relative_position_index", "relative_coords_table", "attn_mask", "num_batches_tracked", "total_ops")
+HARMLESS = (
+    "relative_position_index",
+    "relative_coords_table",
+    "attn_mask",
+    "num_batches_tracked",
+    "total_ops",
+    "total_params",
+)
 TOKENS = ("cls_token", "dist_token", "reg_token", "register_tokens", "pos_embed")  # what changes all features
 
 
@@ -241,19 +249,21 @@ def _fitted(weights: Weights, model: nn.Module) -> tuple[dict[str, Tensor], str]
     prefix = max(prefixes, key=lambda prefix: (prefixes[prefix], bool(AVERAGED.search(prefix))), default="")
     inside = {name[len(prefix) :]: tensor for name, tensor in file.items() if name.startswith(prefix)}
     tensors, reasons = inside, _misfits(inside, model)
-    if reasons and (converted := _converted(inside, model)):
-        tensors, reasons = (converted, []) if not _misfits(converted, model) else (inside, reasons)
+    if reasons and not _misfits(converted := _converted(inside, model), model):
+        tensors, reasons = converted, []
     if reasons:
         what = f"The weights file {weights.path.name} does not fit the encoder {weights.encoder}"
         raise Hw1Error(f"{what}: {'; '.join(reasons)}.")
     taken = {name: tensors[name] for name in wanted if name in tensors}  # without counters that old files lack
-    broken = [name for name, tensor in taken.items() if not torch.isfinite(tensor).all()]
+    broken = [name for name, tensor in taken.items() if not torch.isfinite(tensor.float()).all()]
     if broken:
-        raise Hw1Error(
-            f"The weights file {weights.path.name} is broken: {some(broken)} hold values that are not finite numbers."
-        )
+        raise Hw1Error(f"The weights file {weights.path.name} is broken: not all numbers are finite in {some(broken)}.")
     used = {id(tensor) for tensor in taken.values()}
-    left = [name for name in file if id(file[name]) not in used and name.removeprefix(prefix) not in taken]
+    left = [
+        name
+        for name, tensor in file.items()
+        if not name.startswith(prefix) or (name[len(prefix) :] not in taken and id(tensor) not in used)
+    ]
     adapted = [name for name in taken if name not in inside or taken[name].shape != inside[name].shape]
     data = resolve_model_data_config(model)
     line = (
@@ -290,7 +300,7 @@ def _misfits(tensors: dict[str, Tensor], model: nn.Module) -> list[str]:
     ]
     return [
         *([f"it lacks {len(missing)} of the encoder's {len(wanted)} tensors ({some(missing)})"] if missing else []),
-        *([f"{len(other)} tensors have another shape ({some(other)})"] if other else []),
+        *([f"it has {len(other)} of another shape ({some(other)})"] if other else []),
         *([f"it has {len(further)} more where the encoder has none ({some(further)})"] if further else []),
     ]
 
@@ -300,13 +310,18 @@ def _kind(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)}" + ("" if tensor.is_floating_point() else f" {tensor.dtype}")
 
 
-def _converted(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor] | None:
-    """What timm makes of other people's releases of this architecture; None where it makes nothing of them."""
+def _converted(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """What timm makes of other people's releases of this architecture; the same tensors where it makes nothing of them.
+
+    It would also resize the patches of an embedding. That is another network: only positions may be interpolated.
+    """
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
-        return None
-    options = {"adapt_layer_scale": True} if "adapt_layer_scale" in convert.__code__.co_varnames else {}  # DeiT III
+        return tensors
+    options = {"adapt_layer_scale": True} if "adapt_layer_scale" in signature(convert).parameters else {}  # DeiT III
     try:
-        return convert(dict(tensors), model, **options)
+        converted = convert(dict(tensors), model, **options)
     except Exception:  # it expects what it knows, and fails in its own ways on anything else
-        return None
+        return tensors
+    resized = [name for name in tensors if name in converted and converted[name].numel() != tensors[name].numel()]
+    return converted if all("pos" in name for name in resized) else tensors

@@ -119,7 +119,7 @@ def test_a_tag_in_the_name_of_a_file_is_the_encoders(tmp_path):
 @pytest.mark.parametrize(
     ("files", "encoder", "sentence"),
     [
-        ([], TINY, f"which has no weights for {TINY} (no file ends in .safetensors, .pth.tar, "),
+        ([], TINY, f"which has no weights for {TINY} (no file ends in .safetensors, .pth.tar, .pth, .pt, .bin, .ckpt)"),
         (
             ["resnet18.pth"],
             TINY,
@@ -241,6 +241,7 @@ WRAPPED = {
     "moving average inside": lambda t, _: {"state_dict": under("model.", zeros(t)) | under("ema_model.module.", t)},
     "encoder": lambda t, _: under("encoder.", t) | {"decoder.weight": torch.ones(3)},
     "timm": trained_by_timm,
+    "counted by thop": lambda t, _: t | under("blocks.0.", {"total_ops": torch.ones(1), "total_params": torch.ones(1)}),
     "a larger input": lambda t, _: t | {"pos_embed": torch.zeros(1, 401, 64)},
 }
 
@@ -291,11 +292,11 @@ def drop_one(tensors):
         (drop_one, "it lacks 1 of the encoder's 78 tensors (blocks.3.mlp.fc2.weight)"),
         (
             lambda t: t | {"norm.bias": torch.zeros(9)},
-            "1 tensors have another shape (norm.bias (9,) instead of (64,))",
+            "it has 1 of another shape (norm.bias (9,) instead of (64,))",
         ),
         (
             lambda t: t | {"norm.bias": torch.zeros(64, dtype=torch.int8)},
-            "1 tensors have another shape (norm.bias (64,) torch.int8 instead of (64,))",
+            "it has 1 of another shape (norm.bias (64,) torch.int8 instead of (64,))",
         ),
         # All of the encoder's tensors are there, and yet the file is another network's.
         (
@@ -307,9 +308,13 @@ def drop_one(tensors):
             "it has 1 more where the encoder has none (blocks.0.ls1.",
         ),
         (lambda t: t | {"reg_token": torch.ones(1, 4, 64)}, "it has 1 more where the encoder has none (reg_token)"),
+        (
+            lambda t: t | {"patch_embed.proj.weight": torch.ones(64, 3, 32, 32)},
+            "it has 1 of another shape (patch_embed.proj.weight (64, 3, 32, 32) instead of (64, 3, 16, 16))",
+        ),
         (lambda t: under("x", t), "none of its 80 tensors (xblocks.0.attn."),
     ],
-    ids=["missing", "shape", "kind", "deeper", "layer scale", "registers", "none"],
+    ids=["missing", "shape", "kind", "deeper", "layer scale", "registers", "patches", "none"],
 )
 def test_a_file_that_does_not_fit_is_refused_and_the_tensors_are_named(tiny_file, tmp_path, change, reason):
     path = tmp_path / "partly.safetensors"
@@ -329,7 +334,7 @@ def test_weights_that_are_not_finite_are_broken(tiny_file, tmp_path):
     tensors = load_file(tiny_file)
     tensors["norm.bias"][3] = float("nan")
     save_file(tensors, tmp_path / "nan.safetensors")
-    broken = "The weights file nan.safetensors is broken: norm.bias hold values that are not finite numbers."
+    broken = "The weights file nan.safetensors is broken: not all numbers are finite in norm.bias."
     assert refusal(TINY, tmp_path / "nan.safetensors") == broken
 
 
