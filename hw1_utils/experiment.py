@@ -168,9 +168,9 @@ def _train(task: Task) -> Training:
         trace = trace_training(task)
         print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
     tracker = Tracker(task.runs / "logs", frozen=task.encoder if task.kind == "probe" else None)
-    extraction = 0.0
+    extraction, timed = 0.0, 0
     if task.kind == "probe":
-        extraction = task.features(setup.train).seconds
+        extraction, timed = task.features(setup.train).seconds, task.features(setup.train).timed
         task.features(setup.val)  # its seconds count as little as the CNN's looks at validation do
     task.reset()
     recipe = task.recipe(task.model)
@@ -201,6 +201,7 @@ def _train(task: Task) -> Training:
     spent = {
         "training_seconds": seconds,
         "extraction_seconds": extraction,
+        "extraction_timed_images": timed,  # fewer than there are, if features were computed on another machine
         "teacher_seconds": task.teacher_seconds,
         "total_training_seconds": seconds + extraction + task.teacher_seconds,
         "loop_images_per_second": len(setup.train) * len(history) / seconds,

@@ -17,6 +17,7 @@ from .files import Hw1Error, damaged, load_tensors, save_tensors
 from .models import FrozenEncoder
 from .runtime import halving, now
 
+TIMED = 256  # images, where none was timed on this machine
 CHUNK = 4096  # images per cache file: what an interruption can cost; rows of features taken in at a time
 
 
@@ -25,8 +26,9 @@ class Features:
     """Features of one split and what they cost when they were computed."""
 
     values: Tensor  # float32 N×D: on the device or, where they are streamed, mapped from a file
-    seconds: float  # of encoder work, also when this time they came from disk
+    seconds: float  # of encoder work on this machine, also when this time they came from disk
     from_cache: int = 0  # how many of the N rows came from disk
+    timed: int = 0  # how many were timed here; from these the seconds of others, computed elsewhere, are reckoned
     streamed: bool = False
     part: Tensor | None = None  # int64 M, on the CPU: the rows that are meant; None: all
 
@@ -46,6 +48,7 @@ def extract(
     *,
     room: Room | None = None,
     backup: Backup | None = None,
+    machine: str = "",
     name: str = "images",
     say: Callable[[str], None] = print,
 ) -> Features:
@@ -57,12 +60,15 @@ def extract(
     images, weights, preprocessing or number format can never be mistaken for these. An interrupted extraction
     continues with the first chunk that is missing; a GPU that runs out of memory gets smaller batches.
 
+    A chunk keeps the seconds it took and on which `machine`. Those of another one (from a backup, say, or with other
+    threads) are no cost of this one: up to TIMED of its images are timed again instead.
+
     Raises:
         Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers.
     """
     backup = backup or Backup(None)
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
-    seconds, from_cache, started = 0.0, 0, time.perf_counter()
+    seconds, timed, from_cache, started = 0.0, 0, 0, time.perf_counter()
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
         pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
@@ -79,15 +85,24 @@ def extract(
             values, batch_size = _encode(encoder, chunk, batch_size, say)
             check_finite(values, encoder)
             cost = now(encoder.device) - begin
-            if save_tensors(path, {"features": values}, seconds=str(cost)):
+            if save_tensors(path, {"features": values}, seconds=str(cost), machine=machine):
                 backup.keep(path, f"features/{path.name}")
         features[start : start + len(chunk)] = values
-        seconds += cost
+        if not cached or cached[1].get("machine") == machine:
+            seconds, timed = seconds + cost, timed + len(chunk)
         done, elapsed = start + len(chunk), time.perf_counter() - started
         left = elapsed / done * (len(images) - done)
         rate = f"{len(chunk) / cost:,.0f} images/s" if not cached else "from cache"
         say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
-    return Features(features.to(encoder.device) if resident else features, seconds, from_cache, not resident)
+    if not timed:
+        sample = images[:TIMED]
+        _encode(encoder, sample[:batch_size], batch_size, say)  # the first pass takes longer
+        begin = now(encoder.device)
+        _encode(encoder, sample, batch_size, say)
+        seconds, timed = now(encoder.device) - begin, len(sample)
+        say(f"  computed elsewhere: their seconds are reckoned from {timed} images timed here")
+    seconds *= len(images) / timed
+    return Features(features.to(encoder.device) if resident else features, seconds, from_cache, timed, not resident)
 
 
 def standardization(features: Tensor | Features) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from .data import Split, with_side
 from .features import Features, extract, standardization
 from .models import FrozenEncoder, Preprocessed, Probe, folded, load_encoder, load_encoders
 from .preparation import Setup
-from .runtime import Precision
+from .runtime import Precision, timed_on
 from .tasks import EVAL_BATCH, Task
 from .training import Batches, trainable
 
@@ -76,6 +76,7 @@ class ProbeTask(Task):
                     config.cache_path,
                     room=self.setup.room,
                     backup=self.setup.backup,
+                    machine=timed_on(self.setup.environment),
                     name=split.name,
                 )
             whole = computed[key]

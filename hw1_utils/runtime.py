@@ -167,6 +167,11 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def timed_on(stamp: dict) -> str:
+    """What seconds depend on, of an `environment`, in one line."""
+    return f"{stamp['device']}, {stamp['torch_threads']} threads, torch {stamp['packages']['torch']}"
+
+
 def environment(device: torch.device, precision: Precision) -> dict:
     """Where the numbers come from: code, versions, hardware, threads. No host name, no path."""
     try:

@@ -7,7 +7,7 @@ from hw1_utils import features as features_module
 from hw1_utils.config import make_config
 from hw1_utils.experiment import ProbeTask, prepare, sanity_check
 from hw1_utils.features import extract, standardization
-from hw1_utils.files import Hw1Error, save_tensors
+from hw1_utils.files import Hw1Error, load_tensors, save_tensors
 from hw1_utils.models import load_encoder
 
 COUNT = 12
@@ -50,6 +50,23 @@ def test_the_second_time_they_come_from_disk_with_their_cost(tmp_path):
     assert passes == [] and second.from_cache == third.from_cache == COUNT
     assert torch.equal(first.values, second.values) and torch.equal(first.values, third.values)
     assert first.seconds == second.seconds == third.seconds > 0
+
+
+def test_seconds_of_another_machine_are_not_this_ones(tmp_path, chunks_of_five, monkeypatch):
+    """From a backup, say, or with other threads: some images are timed again and stand for all of those."""
+    monkeypatch.setattr(features_module, "TIMED", 4)
+    encoder, passes = make_encoder()
+    options = {"batch_size": 4, "cache": tmp_path, "say": lambda line: None}
+    extract(encoder, IMAGES[:5], machine="fast", **options)
+    extract(encoder, IMAGES, machine="slow", **options)  # the first chunk is the fast machine's
+    passes.clear()
+    elsewhere = extract(encoder, IMAGES, machine="third", **options)
+    assert passes == [4, 4] and elsewhere.timed == 4 and elsewhere.from_cache == COUNT  # the first for warming up
+    passes.clear()
+    here = extract(encoder, IMAGES, machine="slow", **options)
+    notes = [load_tensors(path)[1] for path in tmp_path.iterdir()]
+    seconds = [float(note["seconds"]) for note in notes if note["machine"] == "slow"]
+    assert passes == [] and here.timed == 7 and here.seconds == pytest.approx(sum(seconds) * COUNT / 7)
 
 
 def one_pixel(images):
