@@ -1,10 +1,13 @@
 """`python -m benchmarks.memory`: memory while the data grows beyond it: decoding, an epoch of the CNN, features, test.
 
+`python -m benchmarks.memory --studies`: the learning curve and the input sizes, on 20,000 photographs of 224×224.
+
 Own memory is what the process alone needs (Linux's RssAnon). Mapped files are the system's cache: given back on demand.
 """
 
 import multiprocessing
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -12,9 +15,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from hw1_utils import studies
 from hw1_utils.config import ROOT, make_config
 from hw1_utils.data import load_test
-from hw1_utils.experiment import prepare
+from hw1_utils.experiment import prepare, train
 from hw1_utils.models import load_encoder
 from hw1_utils.probes import ProbeTask
 from hw1_utils.studies import at_input_size, train_only
@@ -27,9 +34,9 @@ ENCODER, SIDE = "test_vit", 64  # timm's smallest, on few pixels: it is the amou
 INTERVAL_S = 0.02  # between two looks at the memory
 
 
-def grown(source: Path, target: Path, train: int) -> None:
-    """`train` training images and as many test images as there are, as links to the files in `source`."""
-    for part, count in (("train", train + 1000), ("test", 10_000)):
+def grown(source: Path, target: Path, wanted: int) -> None:
+    """`wanted` training images and as many test images as there are, as links to the files in `source`."""
+    for part, count in (("train", wanted + 1000), ("test", 10_000)):
         files = sorted((source / part).glob("*/*.png"))
         for i in range(count):
             file = files[i * 7919 % len(files)]  # a prime: the classes come in turn
@@ -83,7 +90,49 @@ def work(folder: Path, count: int, memory_mb: int) -> dict[str, float]:
     return peaks
 
 
+def photographs(target: Path, train: int = 20_000, test: int = 500, side: int = 224, classes: int = 10) -> None:
+    """JPEG files: a coloured square before a smooth ground, in a place of its own."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", train), ("test", test)):
+        for i in range(count):
+            folder = target / part / f"class_{i % classes}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.asarray(Image.fromarray(rng.integers(0, 256, (7, 7, 3), np.uint8)).resize((side, side))).copy()
+            top, left = rng.integers(0, side // 2, 2)
+            pixels[top : top + side // 2, left : left + side // 2] = 25 * (i % classes)
+            Image.fromarray(pixels).save(folder / f"{i:06d}.jpg")
+
+
+def studies_work(folder: Path, memory_mb: int) -> dict[str, float]:
+    """Both models, an epoch each, then what the studies add to the peaks of memory."""
+    peaks: dict[str, float] = {}
+    config = make_config(
+        "full",
+        data_dir=str(folder / "data"),
+        output_dir=str(folder / "out"),
+        image_size=64,
+        encoder=ENCODER,
+        weights="random",
+        cnn_epochs=1,
+        probe_epochs=1,
+        profile_steps=2,
+        memory_mb=memory_mb,
+    )
+    setup = prepare(config)
+    cnn, layers = (train(task) for task in (CNNTask(setup, "tuned"), ProbeTask(setup, "layers")))
+    with watched(peaks):
+        studies.learning_curve(cnn, [layers])
+        studies.input_sizes([layers])
+    return peaks
+
+
 def main() -> None:
+    if "--studies" in sys.argv:
+        with tempfile.TemporaryDirectory() as name:
+            photographs(Path(name) / "data")
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                print(pool.submit(studies_work, Path(name), LIMIT_MB).result())
+        return
     setup, rows = load(), []
     for count, memory_mb in ((12_500, LIMIT_MB), (50_000, LIMIT_MB), (50_000, 10**6), (200_000, LIMIT_MB)):
         with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:  # the same disk: files can be linked
