@@ -37,7 +37,7 @@ tensorboard: .venv/installed
 	$(BIN)/tensorboard --port $(PORT) --logdir $(if $(filter quick smoke,$(PROFILE)),outputs/$(PROFILE)/runs,runs)
 
 bench: .venv/installed
-	for name in training probe scaling memory startup; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in training probe decoding scaling memory startup; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 torture: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture --kills 60

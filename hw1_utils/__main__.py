@@ -98,7 +98,7 @@ def predict(args: argparse.Namespace) -> None:
         named = ", ".join(f"{path} ({why})" for path, why in zip(unread["path"], unread["error"], strict=True))
         problems.append(f"{len(unread)} of {len(table)} files cannot be read as images: {named}")
     if left_out:
-        problems.append(f"{len(left_out)} files were left out, by their names no images: {', '.join(left_out)}")
+        problems.append(f"left out, by name no image: {', '.join(left_out)}")
     if problems:
         raise Hw1Error("; ".join(problems) + ".")
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sklearn.model_selection import train_test_split
-
 from .config import Config
 from .files import Hw1Error
 
@@ -169,6 +167,8 @@ def scan(config: Config, parts: Parts, name: str) -> Part:
         raise Hw1Error(f"{part.folder} has class folders without images ({some(empty)}): fill or remove them.")
     if "test" in folders:
         return part
+    from sklearn.model_selection import train_test_split  # a second to import: not for who only predicts
+
     count = max(len(part.classes), math.ceil(TEST_SHARE * len(part)))
     try:
         rows = train_test_split(range(len(part)), test_size=count, stratify=part.labels, random_state=config.seed)

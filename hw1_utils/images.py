@@ -258,7 +258,9 @@ def _try(path: str, size: int, levels: Levels | None) -> tuple[np.ndarray | None
         try:
             return read_image(path, size, levels), None
         except OSError as error:
-            if error.strerror is None and (pixels := _read_without_end(path, size)) is not None:
+            # An OSError of no special kind, with no number of the system's: PIL says that bytes are missing.
+            missing = type(error) is OSError and error.strerror is None
+            if missing and (pixels := _read_without_end(path, size)) is not None:
                 return pixels, "it lacks its end"
             raise
     except UnidentifiedImageError:

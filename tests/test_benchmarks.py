@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks import probe, scaling, training
+from benchmarks import decoding, probe, scaling, training
 from benchmarks.common import own_process
 from hw1_utils.experiment import prepare
 
@@ -56,3 +56,11 @@ def test_growth_is_fitted_by_a_line(setup, monkeypatch, capsys):
     scaling.extraction_time(setup)
     assert capsys.readouterr().out.count("ms per image; off by") == 2
     assert scaling.line((1, 2, 3), [2.5, 4.5, 6.5]) == "0.50 s + 2000.000 ms per image; off by 0.0% at most"
+
+
+def test_drafts_are_compared_with_whole_photographs(setup, tmp_path, monkeypatch, capsys):
+    for name, value in {"SIZE": (1000, 800), "COPIES": 2, "ROUNDS": 1, "SIDES": (32, 64)}.items():
+        monkeypatch.setattr(decoding, name, value)
+    decoding.speed(decoding.photographs(tmp_path), setup)
+    said = capsys.readouterr().out
+    assert re.search(r"\| 64 \| .*\| \d+\.\d× \| 0\.\d\d \|", said) and "one after the other" in said

@@ -234,6 +234,30 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(cnn_file, toy_fo
     assert row == {"path": f"{tmp_path}/bad.png", "error": "not an image"}
 
 
+def test_one_rule_for_what_is_an_image_and_the_exit_code_tells_of_what_was_left_out(
+    cnn_file, toy_folder, tmp_path, capsys
+):
+    folder, picture = tmp_path / "folder", (toy_folder / "test/colour_0/00000.png").read_bytes()
+    folder.mkdir()
+    for name in ("IMG_0001", "picture.png.1", "notes.jpeg.bak", "b.heic"):
+        (folder / name).write_bytes(picture)
+    assert main(["predict", cnn_file, str(folder)]) == 0  # whatever they are called
+    assert capsys.readouterr().out.count("colour_") == 4
+    (folder / "notes.txt").write_bytes(picture)
+    assert main(["predict", cnn_file, str(folder)]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("colour_") == 4
+    assert said.err == f"hw1: left out, by name no image: {folder}/notes.txt.\n"
+    assert main(["predict", cnn_file, str(folder / "notes.txt")]) == 0  # which was asked for
+
+
+def test_where_nothing_can_be_read_there_is_the_sentence_alone(cnn_file, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"?")
+    assert main(["predict", cnn_file, str(tmp_path / "a.png")]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("hw1: 1 of 1 files cannot be read as images: ")
+
+
 def test_a_missing_model_is_one_sentence(tmp_path, capsys):
     for command in (["predict", str(tmp_path / "x.safetensors"), "x.png"], ["export", str(tmp_path / "x.safetensors")]):
         assert main(command) == 1

@@ -71,6 +71,50 @@ def test_second_load_decodes_nothing_until_a_file_changes(make_smoke_config, toy
         load_test(make_smoke_config())
 
 
+def test_another_rule_of_reading_is_another_cache(make_smoke_config, monkeypatch):
+    load_test(make_smoke_config())
+    monkeypatch.setattr(data, "READING", data.READING + 1)
+    monkeypatch.setattr(data, "decode", refuse)
+    with pytest.raises(AssertionError, match="decoded again"):
+        load_test(make_smoke_config())
+
+
+@pytest.fixture
+def deep_folder(toy_folder):
+    """The toy images as grey ones of 12 bits in files of 16; those of the test are darker."""
+    for path in toy_folder.glob("*/*/*.png"):
+        with Image.open(path) as image:
+            values = np.asarray(image.convert("L")).astype(np.uint16) * (16 if "train" in path.parts else 4)
+        Image.fromarray(values).save(path)
+    return toy_folder
+
+
+def test_twelve_bits_have_one_range_in_all_parts_which_is_said(make_smoke_config, deep_folder, capsys, monkeypatch):
+    config = make_smoke_config()
+    train, val = load_train_val(config)
+    said = "  in grey images of more than 8 bits 0 is black and 4,095 white, going by images to train on\n"
+    assert capsys.readouterr().out == said
+    test = load_test(config)
+    assert train.levels == val.levels == test.levels == {"I;16": (0, 4095)}
+    for split, largest in ((train, 4095), (val, 4095), (test, 4095)):
+        with Image.open(deep_folder / split.paths[0]) as image:
+            expected = np.asarray(image) / largest * 255
+        np.testing.assert_allclose(split.images[0, 1], expected, atol=0.51)
+    larger = with_side(test, config, 48, sys.maxsize)
+    assert abs(larger.images.float().mean() - test.images.float().mean()) < 1
+    monkeypatch.setattr(data, "measure_levels", refuse)  # once is enough
+    monkeypatch.setattr(data, "decode", refuse)
+    assert torch.equal(load_test(config).images, test.images)
+
+
+def test_another_range_is_another_cache(make_smoke_config, deep_folder):
+    config = make_smoke_config()
+    before = load_test(config).images.float().mean()
+    for path in deep_folder.glob("train/*/*.png"):
+        Image.fromarray(np.full((32, 32), 1000, np.uint16)).save(path)
+    assert load_test(config).images.float().mean() > 3 * before  # 1,023 is white now
+
+
 def test_other_image_size_is_another_cache(make_smoke_config):
     assert load_test(make_smoke_config()).images.shape[-1] == 32
     assert load_test(make_smoke_config(image_size=16)).images.shape[-1] == 16

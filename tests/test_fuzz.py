@@ -25,6 +25,12 @@ NAMES = st.text(
 )
 NASTY = st.sampled_from(["$\\bad$", "two\nlines", 'a,"b"', "-", "%s {x}", "nan", "0", " ", "<b>", "ünï", "猫" * 60])
 CLASS_NAMES = st.one_of(NASTY, NAMES.filter(lambda name: name.strip(".") and len(name.encode()) < 200))
+PARTS = [
+    ("train", "test", "val"),
+    ("Training", "Testing", "Validation"),
+    ("seg_train/seg_train", "seg_test/seg_test", "dev_set"),
+    ("wrap/train", "wrap/test", "wrap/valid"),
+]
 SIZES = st.one_of(st.none(), st.integers(-1, 40))
 FIELDS = {
     "seed": st.one_of(st.integers(-1, 2**70), st.text(max_size=2), st.booleans()),
@@ -53,11 +59,14 @@ def picture(path: Path, mode: str, width: int, height: int) -> None:
 @st.composite
 def sound_folders(draw: st.DrawFn) -> list[tuple[str, str, object]]:
     """What nobody could object to."""
-    picture = st.tuples(st.sampled_from(MODES[:-1]), st.integers(1, 40), st.integers(1, 40))
+    picture = st.tuples(st.sampled_from(MODES), st.integers(1, 40), st.integers(1, 40))
+    least = dict(zip(draw(st.sampled_from(PARTS)), (4, 1, 1), strict=True))
+    if draw(st.booleans()):
+        least.popitem()  # no validation part of its own
     files = []
     for name in draw(st.lists(CLASS_NAMES, min_size=2, max_size=4, unique=True)):
-        for part, least in (("train", 4), ("test", 1)):
-            files += [(part, name, contents) for contents in draw(st.lists(picture, min_size=least, max_size=7))]
+        for part, few in least.items():
+            files += [(part, name, contents) for contents in draw(st.lists(picture, min_size=few, max_size=7))]
     return files
 
 

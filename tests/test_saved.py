@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -118,6 +119,25 @@ def test_a_file_that_cannot_be_read_has_a_row_that_says_so(run, tmp_path):
     assert good.equals(predict(model, run.files[:2]))
     assert table["error"].tolist()[1:3] == ["not an image", "No such file or directory"]
     assert table.loc[1:2, "prediction":"p_colour_2"].isna().all(axis=None)
+
+
+def test_the_range_of_grey_levels_goes_with_the_model(run, tmp_path):
+    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
+    train_part = dataclasses.replace(run.setup.train, levels={"I;16": (0, 4095), "F": (0.0, 1.0)})
+    task = CNNTask(dataclasses.replace(run.setup, config=config, train=train_part), "tuned")
+    model = load_model(save_model(SimpleNamespace(task=task, model=task.model), {}), CPU)
+    with Image.open(run.files[0]) as image:
+        grey = image.convert("L")
+    values, paths = (
+        np.asarray(grey, dtype=np.float32) / 255,
+        [str(tmp_path / name) for name in ("8.png", "16.png", "f")],
+    )
+    for path, kind in zip(paths, (grey, (values * 4095).round().astype(np.uint16), values), strict=True):
+        (kind if kind is grey else Image.fromarray(kind)).save(path, format="TIFF" if path.endswith("f") else "PNG")
+    table = predict(model, paths)
+    assert table["error"].isna().all() and np.ptp(table["p_colour_0"]) < 1e-3
+    before = dataclasses.replace(model, info={k: v for k, v in model.info.items() if k != "levels"})  # an older file's
+    assert predict(before, paths)["error"].tolist()[2] == "levels of unknown range: save it with 8 bits"
 
 
 # ---- which files
