@@ -41,6 +41,7 @@ def conclusion(quality: pd.DataFrame, costs: pd.DataFrame, right: pd.DataFrame, 
         right: one row a test image: `label` (int), and under each model's `name` whether it got the image right.
         counts: training images of each class.
     """
+    quality = quality.fillna({"encoder": ""})  # empty cells, where it was read from the file
     plain = quality[quality["recipe"].str.startswith("cls")]
     probe = plain.loc[plain["val_score"].idxmax()]
     cnn = quality[~_on_encoder(quality)].iloc[0]
@@ -49,7 +50,7 @@ def conclusion(quality: pd.DataFrame, costs: pd.DataFrame, right: pd.DataFrame, 
     alone = [(right[a["name"]] & ~right[b["name"]]).sum() for a, b in ((probe, cnn), (cnn, probe))]
     lines = [
         f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {cnn['test_images']:,} test images; "
-        f"seed {cnn['seed']}; {cnn['device']}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
+        f"seed {cnn['seed']}; {literal(cnn['device'])}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
         *(["", _imbalance(counts)] if _measure(quality) != "accuracy" else []),
         *(["", _best_encoder(probe, len(plain))] if len(plain) > 1 else []),
         "",

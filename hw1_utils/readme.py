@@ -58,7 +58,7 @@ def table(results: Path, language: str) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     first = quality.iloc[0]
     split = f"train/val/test {first['train_images']:,}/{first['val_images']:,}/{first['test_images']:,}"
-    place = f"{first['device']}, {first['threads']} threads, {first['precision']}"
+    place = f"{literal(first['device'])}, {first['threads']} threads, {first['precision']}"
     lines += ["", f"`{split}`, seed {first['seed']}, {place}, torch {first['torch']}, timm {first['timm']}."]
     return "\n".join(lines)
 

@@ -126,6 +126,16 @@ def test_models_that_guess_are_said_to(leading):
     assert "guessing" not in said(first(150), first(180), labels=np.arange(200) % 2, leading=leading)
 
 
+def test_tables_that_were_read_from_their_files_say_the_same(tmp_path):
+    models = [(row("cnn", "tuned"), first(150)), (row("vit", "cls, AdamW", "test_vit"), first(180))]
+    *written, right = tables(np.arange(200) % 10, models)
+    read = []
+    for i, table in enumerate(written):
+        table.to_csv(tmp_path / f"{i}.csv", index=False)
+        read.append(pd.read_csv(tmp_path / f"{i}.csv", dtype={"torch": str, "timm": str}))
+    assert conclusion(*read, right, {}) == conclusion(*written, right, {})
+
+
 def test_the_teacher_is_compared_with_the_same_training_or_not_credited():
     taught = (row("cnn_taught", "taught"), first(187))
     short, tuned = (row("cnn_short", "short", epochs=12), first(170)), row("cnn", "tuned")
@@ -231,6 +241,14 @@ def test_a_name_is_shown_letter_by_letter(name):
         if "|" not in place:
             assert " ".join(soup.get_text().split()) == expected
     assert literal("vit_tiny_patch16_224.augreg_in21k") == "vit_tiny_patch16_224.augreg_in21k"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text("*_`<>[]()|~$@:/\\&#!-=.wW \n1aé", min_size=1).filter(str.strip))
+def test_whatever_a_name_is_made_of_it_is_shown_letter_by_letter(name):
+    html = mistune.create_markdown(escape=False, plugins=["strikethrough", "url"])(f"between ({literal(name)}) and")
+    soup = BeautifulSoup(html, "html.parser")
+    assert len(soup.find_all()) == 1 and soup.p.get_text() == f"between ({' '.join(name.split())}) and"
 
 
 def test_hostile_class_and_encoder_names_reach_the_conclusion_as_words():
