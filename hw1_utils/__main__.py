@@ -127,7 +127,7 @@ def stamp(args: argparse.Namespace) -> None:
 
 
 def readme(args: argparse.Namespace) -> None:
-    """Write the results tables of both READMEs from results/*.csv."""
+    """Write what READMEs and docs quote of the committed run from results/."""
     from .readme import update
 
     update()
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     add(stamp, "write the repository's address into the Colab badge and the setup cell").add_argument(
         "--repo", required=True, help="https://github.com/OWNER/NAME"
     )
-    add(readme, "write the READMEs' results tables from results/")
+    add(readme, "write what READMEs and docs quote of results/")
     args, rest = parser.parse_known_args(argv)
     try:
         args.settings = read_settings(rest)

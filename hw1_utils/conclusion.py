@@ -15,7 +15,7 @@ from .files import atomic
 from .words import faster, literal, number, sentence, times
 
 SAME_BUT_FOR_EPOCHS = ("tuned", "short")  # recipes of a CNN; `taught` adds a teacher to them
-CHEAPER = {"inference_images_per_second": False, "total_training_seconds": True}  # whether less of it is cheaper
+CHEAPER = {"inference_images_per_second": "predicts", "total_training_seconds": "trains"}  # the first that differs
 
 
 def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFrame, corrections: str) -> str:
@@ -41,6 +41,7 @@ def conclusion(quality: pd.DataFrame, costs: pd.DataFrame, right: pd.DataFrame, 
         right: one row a test image: `label` (int), and under each model's `name` whether it got the image right.
         counts: training images of each class.
     """
+    quality = quality.fillna({"encoder": ""})  # empty cells, where it was read from the file
     plain = quality[quality["recipe"].str.startswith("cls")]
     probe = plain.loc[plain["val_score"].idxmax()]
     cnn = quality[~_on_encoder(quality)].iloc[0]
@@ -49,7 +50,7 @@ def conclusion(quality: pd.DataFrame, costs: pd.DataFrame, right: pd.DataFrame, 
     alone = [(right[a["name"]] & ~right[b["name"]]).sum() for a, b in ((probe, cnn), (cnn, probe))]
     lines = [
         f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {cnn['test_images']:,} test images; "
-        f"seed {cnn['seed']}; {cnn['device']}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
+        f"seed {cnn['seed']}; {literal(cnn['device'])}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
         *(["", _imbalance(counts)] if _measure(quality) != "accuracy" else []),
         *(["", _best_encoder(probe, len(plain))] if len(plain) > 1 else []),
         "",
@@ -59,8 +60,8 @@ def conclusion(quality: pd.DataFrame, costs: pd.DataFrame, right: pd.DataFrame, 
         + "; ".join(_generalisation(row) for row in (cnn, probe))
         + ".",
         "",
-        f"**Performance.** {sentence(_with_interval(cnn))}; {_with_interval(probe)}. {verdict} (of the same "
-        f"{cnn['test_images']:,} images, the probe alone gets {alone[0]:,} right, the CNN alone {alone[1]:,}).",
+        f"**Performance.** {sentence(_with_interval(cnn))}; {_with_interval(probe)}. {verdict}: of the same "
+        f"{cnn['test_images']:,} images, the probe alone gets {alone[0]:,} right, the CNN alone {alone[1]:,}.",
         "",
         f"**Bottlenecks.** {_bottlenecks(cnn_cost, probe_cost)}",
         "",
@@ -103,6 +104,7 @@ def _compare(first: pd.Series, second: pd.Series, right: pd.DataFrame) -> Verdic
     labels = right["label"].to_numpy() if first["leading"] == "balanced_accuracy" else None
     flags = [right[row["name"]].to_numpy() for row in (first, second)]
     gap, low, high = metrics.paired_difference(*flags, labels)
+    gap = gap if abs(gap) > 1e-9 else 0.0  # means over classes are equal but for rounding
     return Verdict(second, first, gap, low, high) if gap >= 0 else Verdict(first, second, -gap, -high, -low)
 
 
@@ -156,10 +158,10 @@ def _generalisation(row: pd.Series) -> str:
 def _with_interval(row: pd.Series) -> str:
     value, low, high = (row[f"test_{row['leading']}{end}"] for end in ("", "_low", "_high"))
     f1 = f"{row['test_macro_f1']:.3f} ({row['test_macro_f1_low']:.3f} to {row['test_macro_f1_high']:.3f})"
-    plain = f" (accuracy {row['test_accuracy']:.1%})" if row["leading"] != "accuracy" else ""
+    plain = f"; accuracy {row['test_accuracy']:.1%}" if row["leading"] != "accuracy" else ""
     return (
         f"{literal(row['model'])}: {_said(row['leading'])} {value:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%}){plain}, macro F1 {f1}"
+        f"(95 % interval {low:.1%} to {high:.1%}{plain}), macro F1 {f1}"
     )
 
 
@@ -169,13 +171,14 @@ def _bottlenecks(cnn: pd.Series, probe: pd.Series) -> str:
     millions = [number(value / 1e6) if value < 1e6 else f"{value / 1e6:,.1f}" for value in macs]
     top = [f"`{x['top_operator']}` ({x['top_operator_share']:.0%}; {literal(x['model'])})" for x in (cnn, probe)]
     text = (
-        f"A prediction takes the probe {millions[0]} M multiply-adds, {times(*macs)} the CNN's {millions[1]} M; a "
-        f"training step makes {calls[0]:,.0f} operator calls, {times(*calls)} the CNN's {calls[1]:,.0f}: calls are "
-        f"counted, not weighed. The largest share of the traced time goes to {' and '.join(top)}."
+        f"A prediction takes the probe {millions[0]} M multiply-adds, {times(*macs)} the CNN's {millions[1]} M; the "
+        f"operator calls of a training step number {calls[0]:,.0f}, {times(*calls)} the CNN's {calls[1]:,.0f}, but "
+        f"calls are counted, not weighed. The largest share of the traced time goes to {' and '.join(top)}."
     )
     total, extraction = probe["total_training_seconds"], probe["extraction_seconds"]
     if extraction > 0:
-        text += f" Feature extraction takes {extraction / total:.0%} of the probe's {number(total)} s."
+        share = f"{extraction / total:.0%}" if extraction > total / 200 else "less than 1%"
+        text += f" Feature extraction takes {share} of the probe's {number(total)} s."
     return text
 
 
@@ -203,15 +206,14 @@ def _advice(verdict: Verdict, costs: pd.DataFrame, right: pd.DataFrame) -> str:
     if not verdict.certain:
         if cheaper is None:
             return f"{text}No difference can be shown, in quality or in price: take either."
-        cheap = names[pair[cheaper].idxmin() if CHEAPER[cheaper] else pair[cheaper].idxmax()]
-        why = "the cheaper one" if cheaper == "inference_images_per_second" else "the one that trains faster"
-        return f"{text}As long as no difference can be shown, take {why}: {cheap}."
+        cheap = names[pair[cheaper].idxmax() if cheaper.endswith("per_second") else pair[cheaper].idxmin()]
+        return f"{text}As long as no difference can be shown, take the one that {CHEAPER[cheaper]} faster: {cheap}."
     rates = pair["inference_images_per_second"]
     if _close(*rates) or rates.iloc[0] > rates.iloc[1]:
-        return f"{text}On this data {better} is the better one, and its predictions cost no more: take it."
+        return f"{text}On this data {better} is the better one, and not noticeably slower: take it."
     return (
-        f"{text}Where {_said(verdict.better['leading'])} counts and a prediction may cost that much, take {better}; "
-        f"where predictions must be cheap, take {other}."
+        f"{text}Where {_said(verdict.better['leading'])} counts and a prediction may take that long, take {better}; "
+        f"where predictions must be fast, take {other}."
     )
 
 
@@ -235,13 +237,13 @@ def _dilemma(quality: pd.DataFrame, cnn: pd.Series, right: pd.DataFrame) -> str:
     alike = quality[quality["recipe"].isin(SAME_BUT_FOR_EPOCHS) & (quality["epochs"] == taught["epochs"])]
     untaught = cnn if alike.empty else alike.iloc[0]
     text = (
-        " There is a third way, the CNN that a probe has taught, at the same price per prediction as any CNN here. "
-        f"{sentence(_with_interval(taught))}. {_compare(untaught, taught, right)}."
+        " A CNN that a probe has taught, at the same price per prediction as any CNN here, is "
+        f"{_with_interval(taught)}. {_compare(untaught, taught, right)}."
     )
     if alike.empty:
         text += (
-            f" That is not the teacher's doing alone: the taught CNN had {taught['epochs']} epochs of the tuned "
-            f"recipe, the other {untaught['epochs']} of the {untaught['recipe']} one."
+            " What the teacher did and what the training cannot be told apart here: of the tuned recipe the taught CNN "
+            f"had {taught['epochs']} epochs, of the {untaught['recipe']} one the other {untaught['epochs']}."
         )
     return text
 
@@ -264,7 +266,8 @@ def how_many_images(curve: pd.DataFrame) -> str:
         behind = ahead.index[~ahead]
         since = ahead.index[ahead.index > behind.max()].min() if len(behind) else few
         if not ahead[most]:
-            answer = f"is not ahead beyond doubt with {most:,}" + (", only with fewer" if ahead.any() else " or fewer")
+            fewer = ", only with fewer" if ahead.any() else " or fewer" if most > few else ""
+            answer = f"is not ahead beyond doubt with {most:,}{fewer}"
         elif since == most:
             answer = f"is ahead beyond doubt with {most:,}"
         else:

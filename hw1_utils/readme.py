@@ -1,5 +1,10 @@
-"""The results table of README.md and README.ru.md, written from the CSVs in results/, never by hand."""
+"""What the READMEs and docs/ quote of the committed run, written from the files in results/, never by hand.
 
+Between BEGIN and END the table of results; single figures as `<!-- figure: gap -->1.7<!-- /figure -->`, see `figures`.
+"""
+
+import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +14,8 @@ from .files import Hw1Error, atomic
 from .words import literal
 
 BEGIN, END = "<!-- results: python -m hw1_utils readme -->", "<!-- /results -->"
+FIGURE = re.compile(r"(<!-- figure: (\w+) -->).*?(<!-- /figure -->)")
+DOCS = ("docs/your-own-images.md",)  # besides the READMEs
 COLUMNS = {
     "README.md": (
         "Model",
@@ -51,21 +58,41 @@ def table(results: Path, language: str) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     first = quality.iloc[0]
     split = f"train/val/test {first['train_images']:,}/{first['val_images']:,}/{first['test_images']:,}"
-    place = f"{first['device']}, {first['threads']} threads, {first['precision']}"
+    place = f"{literal(first['device'])}, {first['threads']} threads, {first['precision']}"
     lines += ["", f"`{split}`, seed {first['seed']}, {place}, torch {first['torch']}, timm {first['timm']}."]
     return "\n".join(lines)
 
 
+def figures(results: Path) -> dict[str, str]:
+    """Single figures of the committed run, by the name under which a text may quote them."""
+    quality = pd.read_csv(results / "model_metrics_comparison.csv")
+    environment = json.loads((results / "environment.json").read_text(encoding="utf-8"))
+    cnn, probe = (quality[quality["recipe"].str.startswith(recipe)].iloc[0] for recipe in ("tuned", "cls"))
+    return {
+        "cnn": f"{cnn['test_accuracy'] * 100:.1f}",  # % on test
+        "gap": f"{(probe['test_accuracy'] - cnn['test_accuracy']) * 100:.1f}",  # points, probe minus CNN
+        "epochs": str(cnn["epochs"]),
+        "images": f"{cnn['train_images']:,}",
+        "memory": f"{environment['peak_rss_mb'] / 1000:.1f}",  # GB
+    }
+
+
 def update(root: Path = ROOT) -> None:
-    """Put the table of root/results/ between the markers of both READMEs.
+    """Put the table of root/results/ between the markers of both READMEs, and single figures where they are quoted.
 
     Raises:
-        Hw1Error: a README has lost its markers.
+        Hw1Error: a README has lost its markers, or a text quotes a figure that is none.
     """
-    for name in COLUMNS:
+    known = figures(root / "results")
+    for name in (*COLUMNS, *DOCS):
         text = (root / name).read_text(encoding="utf-8")
-        if BEGIN not in text or END not in text:
-            raise Hw1Error(f"{name} has lost its lines {BEGIN} and {END}: put them where the table belongs.")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        if unknown := {figure[2] for figure in FIGURE.finditer(text)} - set(known):
+            raise Hw1Error(f"{name} quotes {', '.join(sorted(unknown))}: the figures there are {', '.join(known)}.")
+        text = FIGURE.sub(lambda figure: f"{figure[1]}{known[figure[2]]}{figure[3]}", text)
+        if name in COLUMNS:
+            if BEGIN not in text or END not in text:
+                raise Hw1Error(f"{name} has lost its lines {BEGIN} and {END}: put them where the table belongs.")
+            before, after = text.split(BEGIN)[0], text.split(END)[1]
+            text = f"{before}{BEGIN}\n{table(root / 'results', name)}\n{END}{after}"
         with atomic(root / name) as partial:
-            partial.write_text(f"{before}{BEGIN}\n{table(root / 'results', name)}\n{END}{after}", encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")

@@ -39,6 +39,19 @@ def test_calibration_is_fitted_on_val_and_reported_on_test(pair):
         assert picture.format == "PNG"
 
 
+def test_a_temperature_that_val_does_not_tell_is_not_applied(pair, monkeypatch):
+    first = pair[0].training.evaluations["val"]
+    first.probabilities.fill_(0.1).scatter_(1, first.labels[:, None], 0.8)  # no error
+    legends = []
+    monkeypatch.setattr(evidence.figures, "save", lambda figure, path: legends.extend(figure.axes))
+    table = evidence.write_calibration(pair)
+    assert table["identifiable"].tolist() == [False, True] and table["name"].tolist() == ["cnn", "vit"]
+    assert table.iloc[0][["temperature", "test_loss_rescaled", "calibration_error_rescaled"]].isna().all()
+    assert table["test_loss"].notna().all() and table.iloc[1].notna().all()
+    assert [axis.get_legend().get_title().get_text() for axis in legends[:2]] == ["temperature not identifiable", ""]
+    assert [len(axis.get_lines()) for axis in legends[:2]] == [2, 3]
+
+
 def test_shares_of_who_is_right(pair, test_split):
     shares = evidence.write_differences(*pair, test_split).shares
     assert shares["both right"] == 175 / 200 and shares["both wrong"] == 18 / 200

@@ -74,7 +74,8 @@ def test_the_headline_says_which_by_how_much_and_at_what_cost(results):
     soup = page(results)
     lead, price = (soup.select_one(f"header p.{name}").get_text() for name in ("lead", "price"))
     assert "deit_tiny_patch16_224 [50130a98d970] is 2.5 points ahead: 90.2% accuracy against 87.7%" in lead
-    assert "121 times the multiply-adds" in price and "84 images a second against 13,167" in price
+    assert "1,253 million multiply-adds an image, 121 times the other's 10" in price
+    assert "605\u00a0s of training, 65% of the other's 933" in price and "84 images a second against 13,167" in price
     assert "Highest of all below, with 92.1%" in price and "overlap" not in price
 
 
@@ -146,25 +147,59 @@ def test_balanced_accuracy_leads_where_the_run_says_so(results):
     assert (
         first["data-label"] == "Balanced accuracy on test" and "60.00%" in first.text and "51.20 – 68.90%" in first.text
     )
-    assert "0.83% of the multiply-adds" in soup.select_one("p.price").get_text()
+    assert "0.83% of the other's 1,253;" in " ".join(soup.select_one("p.price").get_text().split()).replace(
+        ", and", ";"
+    )
 
 
-def test_many_encoders_and_a_folder_of_an_earlier_run(results):
+def test_many_encoders_of_which_two_took_the_same_seconds_and_a_folder_of_an_earlier_run(results):
     shutil.copytree(results / "vit", results / "earlier")
-    change(results / "earlier" / "history.csv", elapsed_seconds=12345.0)
-    quality, costs = (pd.read_csv(results / name) for name in (QUALITY, COSTS))
+    for table in (QUALITY, COSTS):
+        rows = pd.read_csv(results / table)
+        for number in range(8):
+            title, name = f"linear probe on encoder_{number}.in1k [{number:012}]", f"encoder_{number}.in1k"
+            rows.loc[len(rows)] = rows.iloc[4].to_dict() | {"model": title, "name": name}
+        rows.to_csv(results / table, index=False)
     for number in range(8):
-        title, seconds = f"linear probe on encoder_{number}.in1k [{number:012}]", 1000.0 + number
         shutil.copytree(results / "vit", results / f"encoder_{number}.in1k")
-        change(results / f"encoder_{number}.in1k" / "history.csv", elapsed_seconds=seconds)
-        quality.loc[len(quality)] = quality.iloc[4].to_dict() | {"model": title}
-        costs.loc[len(costs)] = costs.iloc[4].to_dict() | {"model": title, "training_seconds": seconds}
-    quality.to_csv(results / QUALITY, index=False)
-    costs.to_csv(results / COSTS, index=False)
     soup = page(results)
     heads = [head.get_text().lower() for head in soup.select("#models h3")]
-    assert heads == quality["model"].str.lower().tolist()
+    assert heads == pd.read_csv(results / QUALITY)["model"].str.lower().tolist()
     assert len(soup.select("#models details")) == len(soup.select("table.answer tbody tr")) == 14
+
+
+def test_a_model_that_was_trained_again_while_its_costs_stayed_keeps_its_pictures(results):
+    change(results / "cnn" / "history.csv", elapsed_seconds=12345.0)
+    assert len(page(results).find_all("img")) == len(list(results.rglob("*.png")))
+
+
+@pytest.mark.parametrize("name", [QUALITY, COSTS])
+def test_tables_of_an_older_version_are_refused_in_one_sentence(results, name):
+    pd.read_csv(results / name).drop(columns="name").to_csv(results / name, index=False)
+    with pytest.raises(Hw1Error, match="an older version's, without a column `name`: the run that wrote them"):
+        write_page(results, results / "report.html")
+
+
+def test_every_table_that_names_a_model_names_its_folder(results):
+    for path in results.glob("*.csv"):
+        table = pd.read_csv(path)
+        assert "model" not in table or {results / name for name in table["name"]} <= set(results.iterdir()), path.name
+
+
+def test_a_price_of_nothing_is_no_ratio(results):
+    change(results / COSTS, macs=[0] * 4 + [1e9] * 2, total_training_seconds=5.0)
+    price = " ".join(page(results).select_one("p.price").get_text().split())
+    assert "1,000 million multiply-adds an image, against the other's 0" in price
+    assert "5.0 s of training, about the other's 5.0;" in price
+
+
+def test_a_temperature_that_was_not_told_leaves_its_cells_empty(results):
+    table = pd.read_csv(results / "calibration.csv")
+    empty = ["temperature", "test_loss_rescaled", "calibration_error_rescaled"]
+    table.loc[0, "identifiable"], table.loc[0, empty] = False, np.nan
+    table.to_csv(results / "calibration.csv", index=False)
+    cells = [cell.text for cell in page(results).select_one("#calibration tbody tr").select("td")]
+    assert cells.count("–") == 1 + len(empty)
 
 
 def test_two_hundred_classes_are_folded_up(results):

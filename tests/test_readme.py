@@ -1,5 +1,6 @@
-"""The READMEs' figures are those of the committed CSVs."""
+"""The figures in READMEs and docs/ are those of the committed CSVs."""
 
+import os
 import shutil
 
 import pandas as pd
@@ -9,31 +10,52 @@ from hw1_utils import readme
 from hw1_utils.config import ROOT
 from hw1_utils.files import Hw1Error
 
-FILES = ("README.md", "README.ru.md", "results/model_metrics_comparison.csv", "results/model_profile_comparison.csv")
+TEXTS = ("README.md", "README.ru.md", "docs/your-own-images.md")
+FILES = (*TEXTS, *(f"results/{name}" for name in os.listdir(ROOT / "results") if name.endswith((".csv", ".json"))))
 
 
 @pytest.fixture
 def copy(tmp_path):
-    (tmp_path / "results").mkdir()
+    for folder in ("results", "docs"):
+        (tmp_path / folder).mkdir()
     for name in FILES:
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.ru.md"])
-def test_committed_tables_are_up_to_date(copy, name):
+@pytest.mark.parametrize("name", TEXTS)
+def test_committed_tables_and_figures_are_up_to_date(copy, name):
     readme.update(copy)
     written, committed = (place.joinpath(name).read_text(encoding="utf-8") for place in (copy, ROOT))
     assert written == committed, f"{name} differs from results/: run python -m hw1_utils readme"
 
 
 def test_a_changed_csv_changes_the_table(copy):
-    path = copy / FILES[2]
+    path = copy / "results/model_metrics_comparison.csv"
     quality = pd.read_csv(path)
     quality.loc[0, "test_accuracy"] = 0.1234
     quality.to_csv(path, index=False)
     readme.update(copy)
-    assert "12.34%" in (copy / "README.md").read_text(encoding="utf-8")
+    texts = [(copy / name).read_text(encoding="utf-8") for name in TEXTS]
+    assert (
+        "12.34%" in texts[0]
+        and "12.34%" in texts[1]
+        and "against <!-- figure: cnn -->12.3<!-- /figure --> %" in texts[0]
+    )
+    assert "probe, by <!-- figure: gap -->77.8<!-- /figure --> points" in texts[2]
+
+
+def test_a_quoted_figure_that_there_is_not_is_named(copy):
+    (copy / TEXTS[2]).write_text("it is <!-- figure: speed -->9<!-- /figure --> fast")
+    with pytest.raises(Hw1Error, match=r"your-own-images.md quotes speed: the figures there are cnn, gap"):
+        readme.update(copy)
+
+
+def test_a_models_name_is_no_markup(copy):
+    path = copy / "results/model_metrics_comparison.csv"
+    pd.read_csv(path).assign(model="a|b <img src=x>").to_csv(path, index=False)
+    readme.update(copy)
+    assert "| a\\|b \\<img src=x\\> | " in (copy / "README.md").read_text(encoding="utf-8")
 
 
 def test_lost_markers_are_named(copy):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import balanced_accuracy_score
 
 from hw1_utils import penalty, studies
 from hw1_utils.config import make_config
@@ -70,7 +71,7 @@ def test_input_sizes_cost_what_their_patches_cost(trained, monkeypatch):
     table = studies.input_sizes(trained[1:2])
     assert table["input_size"].tolist() == [96, 160] and table["train_images"].tolist() == [30, 30]
     assert table["macs"][1] / table["macs"][0] > (160 / 96) ** 2 * 0.95
-    assert (table["val_accuracy_low"] <= table["val_accuracy"]).all()
+    assert (table["val_score_low"] <= table["val_score"]).all()
     folder = trained[1].task.setup.config.results_path
     pd.testing.assert_frame_equal(pd.read_csv(folder / "input_size.csv"), table, rtol=1e-4, check_dtype=False)
     assert is_picture(folder / "input_size.png")
@@ -107,6 +108,22 @@ def test_fewer_images_do_not_touch_the_trained_models(trained, monkeypatch):
     studies.learning_curve(trained[0], trained[1:])
     for training, state in zip(trained, before, strict=True):
         assert all(torch.equal(state[name], value) for name, value in training.model.state_dict().items())
+
+
+def test_where_classes_are_rare_curve_and_seeds_speak_of_balanced_accuracy(trained, monkeypatch):
+    monkeypatch.setattr(studies, "PER_CLASS", ())
+    monkeypatch.setattr(type(trained[0].task.setup.train), "counts", lambda self: {"a": 10, "b": 90, "c": 90})
+    labels = []
+    monkeypatch.setattr(studies.figures, "save", lambda figure, path: labels.append(figure.axes[0].get_ylabel()))
+    curve = studies.learning_curve(trained[0], trained[1:])
+    seeds = studies.seeds([judge(trained[0], load_test(trained[0].task.setup.config))], None)
+    for training, row in zip(trained, curve.to_dict("records"), strict=True):
+        val = training.evaluations["val"]
+        recall = balanced_accuracy_score(val.labels, val.probabilities.argmax(1))
+        assert (row["leading"], row["val_score"]) == ("balanced_accuracy", pytest.approx(recall))
+        assert row["val_score_low"] <= recall <= row["val_score_high"]
+    assert seeds["val_score"][0] == curve["val_score"][0] and seeds["leading"][0] == "balanced_accuracy"
+    assert labels == ["validation balanced accuracy (95 % interval)"]
 
 
 def test_the_penalty_is_chosen_on_val_and_test_is_scored_once(trained, monkeypatch):
