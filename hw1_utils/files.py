@@ -63,7 +63,8 @@ def clear_partials(paths: Iterable[Path]) -> None:
     for path in list(paths):
         match = re.fullmatch(r"\.(\d+)\.partial(\..*)?", path.name)
         if match and not _is_running(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else's, perhaps
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_running(pid: int) -> bool:

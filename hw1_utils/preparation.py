@@ -26,6 +26,7 @@ from .runtime import (
     make_deterministic,
     room_for_arrays,
 )
+from .tracking import clear_emptied
 from .weights import check_names
 
 
@@ -70,6 +71,7 @@ def prepare(config: Config) -> Setup:
     taken = lock(config.output_path)
     for folder in (config.runs_path, config.results_path, config.models_path, config.cache_path):
         clear_partials(folder.rglob(".*.partial*"))
+    clear_emptied(config.runs_path)
     if config.backup_path:
         make_place(config.backup_path.parent)
     make_deterministic()

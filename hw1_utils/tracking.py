@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -15,6 +16,14 @@ from .files import atomic
 
 BINS = 32  # per histogram: a few hundred bytes each
 READER_S = 60  # within which an open TensorBoard has looked into a folder again: it does so every 5 s
+
+
+def clear_emptied(runs: Path) -> None:
+    """Remove the files that trainings have emptied and not yet removed: see `Tracker`. Before a run, not during one."""
+    for file in runs.glob("*/logs/*/events.out.tfevents.*"):
+        with suppress(OSError):
+            if not file.stat().st_size:
+                file.unlink()
 
 
 class Tracker:

@@ -128,6 +128,14 @@ def test_a_fresh_trainings_files_sort_behind_the_old_ones_and_these_go(logs, mon
     assert {file.name for file in (logs / "val").iterdir()} == names  # nothing else is left
 
 
+def test_what_a_short_training_has_emptied_goes_before_the_next_run(logs):
+    for shift in (0.0, 10.0):
+        log(logs, [1], start=1, shift=shift)
+    assert len(list((logs / "val").iterdir())) == 2
+    tracking.clear_emptied(logs.parent.parent)
+    assert len(list((logs / "val").iterdir())) == 1 and points(logs / "val", "loss") == [(1, 13.0)]
+
+
 def test_no_host_name_in_file_names_or_bytes(logs, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "name-of-this-host")  # what SummaryWriter would put in
     log(logs, [1, 2], start=1, frozen=network())
