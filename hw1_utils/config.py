@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .files import Hw1Error, some
 from .runtime import find_device
-from .weight_files import SUFFIXES, is_meant, weights_at
+from .weight_files import STAND_IN, SUFFIXES, is_meant, weights_at
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 
@@ -132,12 +132,11 @@ class Config:
         fitting = [(file, named) for file, named in files.items() if named and is_meant(named, name)]
         if len(files) == len(self.encoders) == 1 and None in files.values():
             fitting = [(*files, name)]  # its name says nothing: it is what was asked for
-        if not fitting and name.split(".")[0] == "tf_efficientnet_lite0":
+        if not fitting and name.split(".")[0] == STAND_IN:
             return replace(self, encoder=name, weights=None)
         if not fitting:
-            found = (
-                f"it has {some([file.name for file in files])}" if files else f"no file ends in {', '.join(SUFFIXES)}"
-            )
+            there = some(file.name for file in files)
+            found = f"it has {there}" if files else f"no file ends in {', '.join(SUFFIXES)}"
             raise Hw1Error(
                 f"HW1_WEIGHTS names {self.weights}, which has no weights for {name} ({found}): name the file after "
                 f"the model, as in {name}.safetensors, or take the encoder that the weights are of."
