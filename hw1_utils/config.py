@@ -208,9 +208,9 @@ def read_setting(name: str, value: object) -> object:
     """A value for a field of Config as it came from the command line, the environment, JSON or Python, understood.
 
     Text is read as what the field holds: `5`, `5.0` and `1_000` as whole numbers, `.001` and `1e-3` as numbers, `true`,
-    `yes`, `on`, `1` and their opposites as truth values, `none` in any case as None where the field may be None, and
-    text as it is where it holds text, so that a folder may be called 2024. Space around it does not count; "" stands
-    for a setting that is not given. What cannot be read so stays as it is, for Config to refuse.
+    `yes`, `on`, `1` and their opposites as truth values, `none` as None where the field may be None, and text as it is
+    where it holds text, so that a folder may be called 2024. Space around it does not count, nor does the case of words
+    that have a meaning; "" stands for a setting that is not given. What cannot be read stays, for Config to refuse.
     """
     kind = typing.get_type_hints(Config).get(name)
     kinds = typing.get_args(kind) or (kind,)
@@ -220,8 +220,8 @@ def read_setting(name: str, value: object) -> object:
         value = value.strip()
         if value.lower() == "none" and type(None) in kinds:
             return None
-        if value.lower() == "random" and name == "weights":
-            return "random"
+        if name in _CHOICES or (name == "weights" and value.lower() == "random"):
+            return value.lower()
     if value is None or value == "" or isinstance(value, bool) or str in kinds:
         return value
     if bool in kinds:
@@ -301,8 +301,9 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
     Raises:
         Hw1Error: unknown profile or field (the nearest valid name is given), wrong type or range.
     """
-    if profile.strip() in ("", "auto"):
-        profile = os.environ.get("HW1_PROFILE", "").strip() or "auto"
+    profile = read_setting("profile", profile)
+    if profile in ("", "auto"):
+        profile = read_setting("profile", os.environ.get("HW1_PROFILE")) or "auto"
     if profile == "auto":
         profile = "full" if find_device().type == "cuda" else "quick"
     if profile not in PROFILES:
