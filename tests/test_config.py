@@ -112,6 +112,8 @@ def from_variable(monkeypatch, field, text):
         ("weights", "Random", "random"),
         ("weights", "007", "007"),
         ("train_size", "none", None),
+        ("device", "CPU", "cpu"),
+        ("precision", "BF16", "bf16"),
         ("train_size", "1_000", 1000),
         ("seed", "5", 5),
         ("seed", "5.0", 5),
@@ -211,7 +213,7 @@ def test_auto_is_full_with_a_gpu_and_quick_without(monkeypatch, device, profile)
 
 
 def test_environment_chooses_the_profile_unless_one_is_named(monkeypatch):
-    monkeypatch.setenv("HW1_PROFILE", " smoke ")
+    monkeypatch.setenv("HW1_PROFILE", " Smoke ")
     assert make_config().profile == make_config("auto").profile == "smoke"
     assert make_config("full").profile == "full"
     monkeypatch.setenv("HW1_PROFILE", "fast")

@@ -88,6 +88,12 @@ def test_a_file_is_recognised_the_same_by_itself_and_in_a_folder(tmp_path, stem,
         assert config.encoder == "resnet18" and config.for_encoder("resnet18").weights == str(file)
 
 
+def test_of_a_trainers_folder_the_model_is_taken(tmp_path):
+    for name in ("model.safetensors", "optimizer.pt", "training_args.bin", "rng_state.pth"):
+        (tmp_path / name).touch()
+    assert place(make_config("quick", weights=str(tmp_path))) == ["model.safetensors"]
+
+
 @pytest.mark.parametrize("about", [None, {"architecture": TINY, "pretrained_cfg": {"tag": "r160_in1k"}}])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_folder_of_the_hub_is_known_by_its_config_or_its_name(tmp_path, name, about):
@@ -479,6 +485,13 @@ def test_an_encoder_has_the_same_name_before_and_after_its_download(tiny_file, t
     assert first.source.startswith("model hub, ")
     for encoder in (first, second):
         assert_holds(encoder, tiny_file)
+
+
+def test_a_download_that_is_damaged_is_named_with_its_place(tiny_file, tmp_path, host):
+    host.offered = "model.safetensors", tiny_file.read_bytes()[:-9]
+    sentence = refusal(TINY)
+    assert sentence.startswith(f"The model hub's weights for {TINY} cannot be used (")
+    assert f"remove {tmp_path}/hub/models--timm--" in sentence
 
 
 def test_a_hub_that_has_no_such_weights_is_named(host):
