@@ -183,18 +183,22 @@ def test_a_perfect_score_on_few_images_is_no_certainty():
     assert difference == 0 and low < -0.2 and high > 0.2
 
 
-def test_intervals_hold_their_estimates_and_say_nothing_of_classes_without_images():
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_intervals_hold_their_estimates_and_say_nothing_of_classes_without_images(classes):
     rng = np.random.default_rng(0)
-    for classes in (2, 3, 10):
-        matrices = rng.multinomial(rng.integers(0, 5, (200, classes)), rng.dirichlet(np.ones(classes), (200, classes)))
-        for matrix in matrices[matrices.sum((1, 2)) > 0]:
-            labels, predictions = (np.repeat(which.ravel(), matrix.ravel()) for which in np.indices(matrix.shape))
-            quality = metrics.summary(labels, np.eye(classes)[predictions])
-            for measure in ("accuracy", "balanced_accuracy", "macro_f1"):
-                low, value, high = (quality[f"{measure}{end}"] for end in ("_low", "", "_high"))
-                assert 0 <= low <= value + 1e-12 and value - 1e-12 <= high <= 1 and high - low > 0.01
-            recalls = matrix.diagonal()[np.unique(labels)] / matrix.sum(1)[np.unique(labels)]
-            assert quality["balanced_accuracy"] == pytest.approx(recalls.mean())
+    matrices = rng.multinomial(rng.integers(0, 5, (200, classes)), rng.dirichlet(np.ones(classes), (200, classes)))
+    matrices = matrices[matrices.sum((1, 2)) > 0]
+    images, hits = matrices.sum(-1), np.diagonal(matrices, axis1=1, axis2=2)
+    value, low, high = metrics.mean_interval(np.stack([hits, images - hits], -1), metrics.HIT_OR_MISS)
+    assert (low >= 0).all() and (low <= value).all() and (value <= high).all() and (high <= 1 + 1e-12).all()
+    assert value == pytest.approx([np.mean((h / np.maximum(n, 1))[n > 0]) for h, n in zip(hits, images, strict=True)])
+    low, high = metrics.macro_f1_interval(matrices)
+    f1 = (2 * hits / np.maximum(images + matrices.sum(1), 1)).mean(-1)
+    assert (low >= 0).all() and (low <= f1).all() and (f1 <= high).all() and (high - low > 0.01).all()
+    labels, predictions = (np.repeat(which.ravel(), matrices[0].ravel()) for which in np.indices(matrices[0].shape))
+    quality = metrics.summary(labels, np.eye(classes)[predictions])
+    assert quality["macro_f1"] == pytest.approx(f1[0]) and quality["macro_f1_low"] == pytest.approx(low[0])
+    assert quality["balanced_accuracy"] == pytest.approx(value[0])
 
 
 def test_large_tests_get_the_intervals_of_the_bootstrap():
