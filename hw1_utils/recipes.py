@@ -71,9 +71,10 @@ class Fp32Muon(Muon):
 class MovingAverage(nn.Module):
     """An exponential moving average of a model's parameters, with a warm-up.
 
-    After n steps the decay is (1 + n) / (10 + n), until it has grown to `decay` (as TensorFlow's
-    ExponentialMovingAverage does with `num_updates`). Without it a short training would be judged mostly by its
-    initial weights. timm's and torch's averages either have no warm-up or do not count their steps by themselves.
+    After n steps the decay is (1 + n) / (4 + n), so that about the last third of them counts, until it has grown to
+    `decay`. Without that a short training would be judged mostly by its first weights. TensorFlow's
+    ExponentialMovingAverage has 10 in place of 4: tried, as others were, in benchmarks/README.md. timm's and torch's
+    averages have no warm-up, or do not count their steps by themselves.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -85,7 +86,7 @@ class MovingAverage(nn.Module):
     def update(self, model: nn.Module) -> None:
         """Take in the model's parameters after a further step."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.decay, (1 + self.steps) / (4 + self.steps))
         torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - decay)
 
     def get_extra_state(self) -> torch.Tensor:
