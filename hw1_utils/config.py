@@ -62,7 +62,7 @@ class Config:
     data_dir: str = "data/cifar10"  # an ImageFolder: train/<class>/* and test/<class>/*
     image_size: int = 32  # side S of the square images kept in memory and seen by the CNN
     train_size: int | None = None  # training images; None: all that validation leaves
-    val_size: int | None = None  # validation images; None: a tenth of train/
+    val_size: int | None = None  # validation images; None: all of the folder's own val/, else a tenth of train/
     test_size: int | None = None  # test images; None: all
 
     cnn_recipe: str = "tuned"  # of the headline CNN; assignment, short and taught are run beside it

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .arrays import Room, cached_array, load_array
 from .config import Config
-from .files import Hw1Error, file_version, partial_beside, read_sealed, sha256_tensors, write_sealed
-from .folders import Part, find_parts, scan, singles, some
+from .files import Hw1Error, file_version, partial_beside, read_sealed, sha256_tensors, some, write_sealed
+from .folders import Part, find_parts, scan, singles
 from .images import READING, Levels, decode, measure_levels
 
 STATISTICS_CHUNK = 4096  # images counted at a time

@@ -22,8 +22,7 @@ from .batching import batches
 from .checkpoint import Checkpoint
 from .costs import measure_costs, trace_training
 from .features import check_finite, standardization
-from .files import Hw1Error, read_sealed, sha256_tensors, write_csv, write_sealed
-from .folders import some
+from .files import Hw1Error, read_sealed, sha256_tensors, some, write_csv, write_sealed
 from .preparation import prepare  # noqa: F401 (it belongs to the story, as the probes do)
 from .probes import ProbeTask, probe_tasks  # noqa: F401
 from .tasks import CNNTask, Task, cnn_tasks  # noqa: F401

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .config import Config
-from .files import Hw1Error
+from .files import Hw1Error, some
 
 LAYOUT = "the data must lie as train/<class>/<image> and test/<class>/<image>, or as <class>/<image>"
 TEST_SHARE = 0.2  # of the images, where the folder has no test/
@@ -194,11 +194,6 @@ def files_below(folder: Path) -> tuple[list[str], list[str]]:
         for name in sorted(names):
             (others if _NO_IMAGE.search(name) else images).append(os.path.join(here, name))
     return images, others
-
-
-def some(names: list[str]) -> str:
-    """Up to five names."""
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def singles(labels: Iterable[int], classes: list[str]) -> str:

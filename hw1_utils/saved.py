@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .augment import normalize
-from .files import Hw1Error, atomic, sha256_tensors
-from .folders import files_below, some
+from .files import Hw1Error, atomic, sha256_tensors, some
+from .folders import files_below
 from .images import decode
 from .models import CNN, FrozenEncoder, Probe, folded
 
