@@ -150,7 +150,7 @@ def left_on_disk(folder: Path) -> dict[str, object]:
             "model_metrics_comparison.csv",
         ):
             table = pd.read_csv(file)
-            timed = [c for c in table if "second" in c or c.endswith(("_ms", "_mb"))]
+            timed = [c for c in table if "second" in c or c.startswith("top_operator") or c.endswith(("_ms", "_mb"))]
             found[name] = table.drop(columns=timed).to_csv()
         elif file.name == "config.json":
             found[name] = file.read_text().replace(folder.name, "")

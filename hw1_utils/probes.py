@@ -47,7 +47,8 @@ class ProbeTask(Task):
         torch.manual_seed(config.seed)
         self.full_model = Probe(self.encoder, len(setup.classes), pooling).to(setup.device)
         self.model = copy.deepcopy(self.full_model.head)  # of standardised features
-        self.mean, self.deviation = torch.zeros(()), torch.ones(())  # of the training features; see `use_features`
+        columns = self.model.in_features
+        self.mean, self.deviation = torch.zeros(columns), torch.ones(columns)  # of the training features, once there
         # A photograph goes to the encoder as large as it wants it; what is smaller anyway it enlarges itself.
         self.image_size = max(config.image_size, min(max(self.encoder.input_size), setup.largest_side))
         self._features: dict[str, Features] = {}

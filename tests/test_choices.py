@@ -12,10 +12,15 @@ from hw1_utils.notebook import LIVE, NOTEBOOK
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")
 RUNS = [
-    {"cnn_recipe": "assignment", "precision": "fp16", "device": "auto"},
+    {"cnn_recipe": "assignment", "precision": "fp16", "device": "auto", "sanity_check": "warn"},
     {"cnn_recipe": "short", "precision": "bf16", "device": "cpu"},
     {"cnn_recipe": "tuned", "precision": "fp32", "device": "cpu"},
-    {"cnn_recipe": "tuned", "precision": "auto", "device": "cpu"},  # but for the device what test_notebook.py executes
+    {
+        "cnn_recipe": "tuned",
+        "precision": "auto",
+        "device": "cpu",
+        "sanity_check": "stop",
+    },  # but for the device what test_notebook.py executes
 ]
 ELSEWHERE = {"profile": config.PROFILES, "device": ["cuda"]}  # test_config.py and test_notebook.py; a GPU
 

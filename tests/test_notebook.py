@@ -153,17 +153,23 @@ def test_models_are_left_to_predict_with(run):
 # ---- the end of a run, tried with notebooks of one or two cells
 
 
-SERVERS = """
+SERVERS = '''
 import json, os, subprocess, sys
 from pathlib import Path
 from tensorboard import manager, version
 
 # As TensorBoard does, it takes back its note when it is asked to end.
-CODE = "import os, signal, sys, time; signal.signal(15, lambda *_: (os.remove(sys.argv[1]), exit())); time.sleep(60)"
+CODE = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (os.remove(sys.argv[1]), sys.exit()))
+print("ready", flush=True)
+time.sleep(60)
+"""
 
 def server(name, **options):
     note = Path(manager._get_info_dir(), f"pid-{name}.info")
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(note)], **options)
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(note)], stdout=subprocess.PIPE, **options)
+    process.stdout.readline()
     info = manager.TensorBoardInfo(version.VERSION, 0, process.pid, 6006, ".", "", "", "")
     note.write_text(manager._info_to_string(info))
     return process
@@ -172,7 +178,7 @@ own, foreign, gone = server("own"), server("foreign", start_new_session=True), s
 gone.kill()
 gone.wait()
 print(foreign.pid)
-"""
+'''
 
 
 @pytest.fixture
