@@ -110,19 +110,22 @@ def studies_work(folder: Path, memory_mb: int) -> dict[str, float]:
         "full",
         data_dir=str(folder / "data"),
         output_dir=str(folder / "out"),
-        image_size=64,
+        image_size=96,
         encoder=ENCODER,
         weights="random",
         cnn_epochs=1,
+        cnn_batch_size=16,
         probe_epochs=1,
         profile_steps=2,
+        study_images=15_000,
         memory_mb=memory_mb,
     )
     setup = prepare(config)
     cnn, layers = (train(task) for task in (CNNTask(setup, "tuned"), ProbeTask(setup, "layers")))
+    studies.PER_CLASS = (1000,)  # one part, of 10,000 images
     with watched(peaks):
         studies.learning_curve(cnn, [layers])
-        studies.input_sizes([layers])
+        studies.input_sizes([layers])  # on 15,000
     return peaks
 
 

@@ -1,6 +1,5 @@
 """Trained models on test: each is judged once, after all training."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,12 +53,6 @@ def judge(training: Training, test: Split) -> Result:
     if len(evaluation.labels) != len(test):
         raise Hw1Error(f"{len(evaluation.labels)} of {len(test)} test images were evaluated: this is a bug.")
     return Result(training, evaluation, task.setup.classes)
-
-
-def judge_all(trainings: Iterable[Training], test: Split) -> list[Result]:
-    """All models on test, each once: with cnn_recipe="assignment" headline and assignment are one experiment."""
-    once = {training.task.name: training for training in trainings}
-    return [judge(training, test) for training in once.values()]
 
 
 def evaluate_both_ways(training: Training, split: Split) -> Evaluation:

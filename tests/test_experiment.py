@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hw1_utils import checkpoint, experiment, studies, tasks
 from hw1_utils.config import make_config
 from hw1_utils.data import load_test, make_toy_folder
-from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, taught_by, train
+from hw1_utils.experiment import CNNTask, ProbeTask, cnn_tasks, prepare, sanity_check, taught_by, train
 from hw1_utils.files import read_sealed
 from hw1_utils.judging import evaluate_both_ways, judge
 
@@ -121,6 +121,20 @@ def test_both_probes_work_on_raw_images_as_they_do_on_features(finished):
         probabilities = training.task.on_images(training.model)(test.images).softmax(1)
         expected = judge(training, test).test.probabilities
         torch.testing.assert_close(probabilities, expected, rtol=0, atol=2e-2)  # bf16 in batches of another size
+
+
+# ---- CNNs under several recipes
+
+
+@pytest.mark.parametrize("headline", ["tuned", "short", "assignment"])
+def test_every_cnn_is_trained_once_and_the_headline_comes_first(make_smoke_config, headline):
+    setup = prepare(make_smoke_config(**SMALL, cnn_recipe=headline))
+    tasks = cnn_tasks(setup)
+    assert tasks[0].variant == headline and tasks[0].name == "cnn"
+    assert [task.variant for task in tasks[1:]] == [r for r in ("short", "assignment") if r != headline]
+    assert len({task.title for task in tasks}) == len({task.name for task in tasks}) == len(tasks)
+    taught = CNNTask(setup, "taught", torch.full((len(setup.train), 3), 1 / 3))
+    assert taught.epochs == tasks[0].epochs == (3 if headline == "tuned" else setup.config.short_epochs)
 
 
 # ---- a CNN taught by the probe

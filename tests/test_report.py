@@ -12,7 +12,7 @@ import torch
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from hw1_utils import charts, figures, judging, metrics, report
+from hw1_utils import charts, figures, metrics, report
 from hw1_utils.conclusion import conclusion
 from hw1_utils.config import ROOT
 from hw1_utils.data import Split
@@ -197,14 +197,6 @@ def test_comparison_tables_have_a_row_per_model_that_names_its_encoder(make_smok
     for name in ("convergence.png", "operators.png", "quality_and_cost.png"):
         with Image.open(config.results_path / name) as picture:
             assert picture.format == "PNG"
-
-
-def test_a_headline_that_is_the_assignments_recipe_is_judged_once(make_smoke_config, monkeypatch):
-    """The notebook then trains the same model twice, under one title and in one folder."""
-    cnn, probe = make_pair(make_smoke_config(), *CASES["cnn better"][:2])
-    monkeypatch.setattr(judging, "judge", lambda training, test: training.task.title)
-    trainings = [result.training for result in (cnn, cnn, probe)]
-    assert judging.judge_all(trainings, None) == [cnn.task.title, probe.task.title]
 
 
 def test_the_stamps_hold_no_path_and_no_host_name(make_smoke_config, tmp_path):
