@@ -54,7 +54,7 @@ class Config:
 
     profile: str = "full"  # full, quick or smoke; `auto` has been resolved by then
     seed: int = 0  # of the split, the initial weights, the order of batches and the augmentation
-    seeds: int | None = None  # trainings of CNN and probe, with seeds counting up; None: 3 on a GPU, else 1
+    seeds: int | None = None  # trainings of CNN and probe, with seeds counting up; None: 3, of a CNN on a CPU 1
     device: str = "auto"  # auto, cpu or cuda
     precision: str = "auto"  # auto, bf16, fp16 or fp32: of the forward pass
     memory_mb: int | None = None  # for all arrays; what finds no room is streamed from disk; None: half of what is free
@@ -65,8 +65,8 @@ class Config:
     val_size: int | None = None  # validation images; None: all of the folder's own val/, else a tenth of train/
     test_size: int | None = None  # test images; None: all
 
-    cnn_recipe: str = "tuned"  # of the headline CNN; assignment, short and taught are run beside it
-    cnn_epochs: int = 80  # recipes tuned and taught
+    cnn_recipe: str = "tuned"  # of the headline CNN; taught and, if not it, assignment and short are run beside it
+    cnn_epochs: int = 80  # recipe tuned; recipe taught has the headline's epochs
     short_epochs: int = 12  # recipes assignment and short
     cnn_batch_size: int = 256
     class_weights: bool = False  # True: the loss counts rare classes as much as frequent ones (CNN and probe)

@@ -36,6 +36,7 @@ class Split:
     streamed: bool = False
     levels: Levels = field(default_factory=dict)  # black and white of grey images of more than 8 bits
     part: Tensor | None = None  # int64 N, on the CPU: rows of `images`, where those are a larger split's
+    whole_sha256: str = ""  # of that split
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,8 +44,9 @@ class Split:
     @cached_property
     def sha256(self) -> str:
         """Of pixels and labels."""
-        part = {} if self.part is None else {"part": self.part}
-        return sha256_tensors({"images": self.images, "labels": self.labels, **part})
+        if self.part is not None:
+            return hashlib.sha256(f"{self.whole_sha256} {sha256_tensors({'part': self.part})}".encode()).hexdigest()
+        return sha256_tensors({"images": self.images, "labels": self.labels})
 
     def counts(self) -> dict[str, int]:
         """Images of each class."""
@@ -64,7 +66,8 @@ class Split:
         rows = rows.cpu()
         part = rows if self.part is None else self.part[rows]
         paths = [self.paths[i] for i in rows.tolist()]
-        return replace(self, labels=self.labels[rows.to(self.labels.device)], paths=paths, part=part)
+        labels = self.labels[rows.to(self.labels.device)]
+        return replace(self, labels=labels, paths=paths, part=part, whole_sha256=self.whole_sha256 or self.sha256)
 
     def to(self, device: torch.device, room: Room | None = None) -> "Split":
         """The split on the device; images that find no room there stay where they are and are streamed."""
@@ -215,7 +218,7 @@ def with_side(split: Split, config: Config, side: int, room: Room) -> Split:
     images, failures = _pixels(config, split.paths, side, split.levels)
     if failures:
         raise Hw1Error(f"{split.paths[min(failures)]} could be read before and cannot be now: run again.")
-    return replace(split, images=images, part=None).to(split.labels.device, room)
+    return replace(split, images=images, part=None, whole_sha256="").to(split.labels.device, room)
 
 
 def _decode(config: Config, name: str, part: Part, index: np.ndarray, levels: Levels) -> Split:

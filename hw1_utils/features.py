@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -49,6 +50,7 @@ def extract(
     room: Room | None = None,
     backup: Backup | None = None,
     machine: str = "",
+    timed: bool = True,
     name: str = "images",
     say: Callable[[str], None] = print,
 ) -> Features:
@@ -61,14 +63,14 @@ def extract(
     continues with the first chunk that is missing; a GPU that runs out of memory gets smaller batches.
 
     A chunk keeps the seconds it took and on which `machine`. Those of another one (from a backup, say, or with other
-    threads) are no cost of this one: up to TIMED of its images are timed again instead.
+    threads) are no cost of this one: where the seconds are wanted (`timed`), up to TIMED images are timed again.
 
     Raises:
         Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers.
     """
     backup = backup or Backup(None)
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
-    seconds, timed, from_cache, started = 0.0, 0, 0, time.perf_counter()
+    seconds, here, from_cache, started = 0.0, 0, 0, time.perf_counter()
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
         pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
@@ -89,20 +91,20 @@ def extract(
                 backup.keep(path, f"features/{path.name}")
         features[start : start + len(chunk)] = values
         if not cached or cached[1].get("machine") == machine:
-            seconds, timed = seconds + cost, timed + len(chunk)
+            seconds, here = seconds + cost, here + len(chunk)
         done, elapsed = start + len(chunk), time.perf_counter() - started
         left = elapsed / done * (len(images) - done)
         rate = f"{len(chunk) / cost:,.0f} images/s" if not cached else "from cache"
         say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
-    if not timed:
+    if not here and timed:
         sample = images[:TIMED]
         _encode(encoder, sample[:batch_size], batch_size, say)  # the first pass takes longer
         begin = now(encoder.device)
         _encode(encoder, sample, batch_size, say)
-        seconds, timed = now(encoder.device) - begin, len(sample)
-        say(f"  computed elsewhere: their seconds are reckoned from {timed} images timed here")
-    seconds *= len(images) / timed
-    return Features(features.to(encoder.device) if resident else features, seconds, from_cache, timed, not resident)
+        seconds, here = now(encoder.device) - begin, len(sample)
+        say(f"  computed on another machine or with other threads: {here} images are timed anew")
+    seconds *= len(images) / max(here, 1)
+    return Features(features.to(encoder.device) if resident else features, seconds, from_cache, here, not resident)
 
 
 def standardization(features: Tensor | Features) -> tuple[Tensor, Tensor]:
@@ -110,14 +112,15 @@ def standardization(features: Tensor | Features) -> tuple[Tensor, Tensor]:
 
     By scikit-learn's StandardScaler, which takes them in in parts: they may be larger than memory.
 
-    A column that is constant has deviation 1: else a channel that was silent on the training images would multiply its
-    random weight by a huge number wherever it speaks.
+    No column's deviation is less than the median one: a channel that is nearly silent on few training images would
+    else multiply its weight by a huge number wherever it speaks. (benchmarks/README.md has what other bounds give.)
     """
     scaler = StandardScaler()
     for start in range(0, len(features), CHUNK):
         scaler.partial_fit(features[start : start + CHUNK].cpu().numpy())
-    mean, deviation = (torch.from_numpy(values).float() for values in (scaler.mean_, scaler.scale_))
-    return mean, deviation
+    deviation = np.sqrt(scaler.var_)
+    least = np.median(deviation[deviation > 0]) if deviation.any() else 1.0
+    return torch.from_numpy(scaler.mean_).float(), torch.from_numpy(np.maximum(deviation, least)).float()
 
 
 def check_finite(values: Tensor, encoder: FrozenEncoder) -> None:

@@ -15,7 +15,9 @@ from .probes import ProbeTask
 from .studies import some_of
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
-SWEEP_IMAGES = 50_000  # training images at most: scikit-learn copies what it is given
+SWEEP_IMAGES = 50_000  # training images at most, fewer where memory has no room for scikit-learn's copies of them,
+LEAST_IMAGES = 2000  # but this many always
+COPIES = 4  # float32: the rows, rows and validation together, both standardised
 
 
 def sweep_penalty(probes: list[Training], test: Split) -> pd.DataFrame:
@@ -42,8 +44,9 @@ def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
     parts = [setup.train, setup.val, test]
     features = [task.features(split).values for split in parts]
     labels = [split.labels.cpu().numpy() for split in parts]
-    if len(features[0]) > SWEEP_IMAGES:
-        rows = some_of(setup.train, SWEEP_IMAGES, setup.config.seed).to(features[0].device)
+    most = min(SWEEP_IMAGES, max(LEAST_IMAGES, setup.room.left // (COPIES * features[0].shape[1] * 4)))
+    if len(features[0]) > most:
+        rows = some_of(setup.train, most, setup.config.seed).to(features[0].device)
         features[0], labels[0] = features[0][rows], labels[0][rows.cpu()]
     features = [values.cpu().numpy() for values in features]
     balance = "balanced" if setup.config.class_weights else None

@@ -66,6 +66,7 @@ def prepare(config: Config) -> Setup:
             written, or another process is at work in `config.output_dir`.
     """
     check_names(config.encoders)
+    _keep_apart(config)
     device = find_device(config.device)
     precision = choose_precision(config.precision, device)
     taken = lock(config.output_path)
@@ -122,6 +123,14 @@ def prepare(config: Config) -> Setup:
         test_counts=test.counts(),
         lock=taken,
     )
+
+
+def _keep_apart(config: Config) -> None:
+    """Raise Hw1Error if what is written would lie among the data: it would be read as a class or a part of it."""
+    data = config.data_path.resolve()
+    for name, place in (("output_dir", config.output_path), ("backup_dir", config.backup_path)):
+        if place and place.resolve().is_relative_to(data):
+            raise Hw1Error(f"{name} {place} lies in the data folder {config.data_dir}: choose one outside of it.")
 
 
 def check_room(config: Config, parts: Parts, encoders: list[FrozenEncoder], room: Room) -> None:

@@ -78,6 +78,7 @@ class ProbeTask(Task):
                     room=self.setup.room,
                     backup=self.setup.backup,
                     machine=timed_on(self.setup.environment),
+                    timed=split.name == "train",
                     name=split.name,
                 )
             whole = computed[key]
@@ -149,6 +150,7 @@ class ProbeTask(Task):
 
 
 def probe_tasks(setup: Setup) -> tuple[list[ProbeTask], list[ProbeTask]]:
-    """Both probes, `cls` and `layers`, of each configured encoder."""
+    """The probes of each configured encoder: `cls`, and `layers` where there are further tokens, as a ViT has them."""
     encoders = load_encoders(setup.config, setup.device, setup.precision.dtype)
-    return tuple([ProbeTask(setup, pooling, encoder) for encoder in encoders] for pooling in ("cls", "layers"))
+    of_layers = [encoder for encoder in encoders if encoder.columns > encoder.features]
+    return [ProbeTask(setup, encoder=e) for e in encoders], [ProbeTask(setup, "layers", e) for e in of_layers]

@@ -168,8 +168,9 @@ def _cpu_name() -> str:
 
 
 def timed_on(stamp: dict) -> str:
-    """What seconds depend on, of an `environment`, in one line."""
-    return f"{stamp['device']}, {stamp['torch_threads']} threads, torch {stamp['packages']['torch']}"
+    """What seconds depend on, of an `environment`, in one line: on a GPU hardly on the threads that feed it."""
+    threads = f", {stamp['torch_threads']} threads" if stamp["device_type"] == "cpu" else ""
+    return f"{stamp['device']}{threads}, torch {stamp['packages']['torch']}"
 
 
 def environment(device: torch.device, precision: Precision) -> dict:

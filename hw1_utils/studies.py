@@ -89,7 +89,6 @@ def input_sizes(probes: list[Training]) -> pd.DataFrame:
             this = replace(smaller, features={}, room=setup.room.for_a_while())
             other = ProbeTask(this, encoder=at_input_size(task.encoder, side))
             (evaluation,) = train_only(other, checkpoint=checkpoint_of(other, f"input-{side}"))
-            features = other.features(train)
             rows.append(
                 {
                     "model": task.title,
@@ -97,7 +96,7 @@ def input_sizes(probes: list[Training]) -> pd.DataFrame:
                     "input_size": side,
                     **_row(setup, evaluation),
                     "macs": profiling.count_macs(*other.arithmetic(train.take(slice(1)))),
-                    "extraction_images_per_second": len(train) / features.seconds,
+                    "extraction_images_per_second": len(train) / other.features(train).seconds,
                     "train_images": len(train),
                     "val_images": len(setup.val),
                 }

@@ -34,24 +34,27 @@ class Tracker:
     record, and file names carry no host name. (SummaryWriter would append to one file, from a thread of its own.)
 
     A TensorBoard that is open meanwhile reads a folder's files in the order of their names and none of them twice.
-    So a fresh training's names come behind those of the one before it, and every file begins with a session's start
-    at its own step: what TensorBoard had read from there on is forgotten. The old files are emptied at once, but only
-    go when TensorBoard has passed them: its Python loader waits for ever at one that has vanished.
+    So a fresh training's names come behind all that were here before, also those that are gone: they begin with the
+    time. And every file begins with a session's start at its own step: what TensorBoard had read from there on is
+    forgotten. The old files are emptied at once, but only go when TensorBoard has passed them to a newer one: its
+    Python loader waits for ever at one that has vanished.
     """
 
     def __init__(self, logs: Path, frozen: nn.Module | None = None) -> None:
         """`frozen`: a model that training never changes; histograms of its weights are written once, as epoch 0."""
         self.logs, self.frozen = logs, frozen
-        self.training = 0  # its number among all that have written here
+        self.training = 0  # when it began, in milliseconds since 1970
         self._emptied: list[Path] = []
-        self._started = math.inf
+        self._first_written = math.inf
 
     def start_at(self, epoch: int) -> None:
         """Keep what earlier epochs of this training wrote, and nothing else. `fit` calls it before its first epoch."""
         files = list(self.logs.glob("*/events.out.tfevents.*"))
         numbers = [int(file.name.split(".")[3]) for file in files if file.name.split(".")[3].isdigit()]
-        self.training = max(numbers, default=0) + (epoch == 1)
-        self._emptied, self._started = [], time.monotonic()
+        self.training = max(numbers, default=0)
+        if epoch == 1:
+            self.training = max(self.training + 1, int(1000 * time.time()))
+        self._emptied, self._first_written = [], math.inf
         for file in files:
             if file.name >= self._name(epoch) or not file.stat().st_size:
                 file.unlink()
@@ -63,14 +66,11 @@ class Tracker:
             self._write("train", 0, {}, {f"frozen/{name}": parameter for name, parameter in parameters})
 
     def _name(self, epoch: int) -> str:
-        return f"events.out.tfevents.{self.training:010d}.{epoch:05d}.hw1"
+        return f"events.out.tfevents.{self.training:013d}.{epoch:05d}.hw1"
 
     def log_epoch(self, row: dict, model: nn.Module) -> None:
         """Loss, accuracy, learning rate, and histograms of weights and of the last step's gradients."""
         epoch = row["epoch"]
-        if time.monotonic() - self._started > READER_S:
-            while self._emptied:
-                self._emptied.pop().unlink(missing_ok=True)
         histograms = {}
         for name, parameter in model.named_parameters():
             histograms[f"weights/{name}"] = parameter
@@ -80,6 +80,10 @@ class Tracker:
         self._write("train", epoch, train, histograms)
         if "val_loss" in row:
             self._write("val", epoch, {"loss": row["val_loss"], "accuracy": row["val_accuracy"]}, {})
+        self._first_written = min(self._first_written, time.monotonic())
+        if time.monotonic() - self._first_written > READER_S:
+            while self._emptied:
+                self._emptied.pop().unlink(missing_ok=True)
 
     def _write(self, part: str, epoch: int, scalars: dict, histograms: dict) -> None:
         summaries: list[Summary] = [scalar(tag, value) for tag, value in scalars.items()]

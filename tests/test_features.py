@@ -228,9 +228,14 @@ def test_progress_says_which_split_how_far_and_whether_from_cache(tmp_path, chun
     assert ["from cache" in line for line in lines] == [False, False, True, True, False]
 
 
-def test_a_feature_that_is_constant_in_training_has_deviation_one():
-    """As a silent channel is, and one that is constant but for rounding."""
-    features = torch.randn(20, 3)
-    features[:, 1] = 0.0
-    features[:, 2] = 0.1
-    assert standardization(features)[1][1:].tolist() == [1.0, 1.0]
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_no_feature_is_enlarged_more_than_most_are(scale):
+    """Not one that is silent in training, or constant but for rounding, or nearly silent."""
+    features = torch.randn(20, 6) * scale
+    features[:, 1:4] = torch.tensor([0.0, 0.1, 1e-4]) * scale
+    features[0, 3] = 1e-3 * scale
+    mean, deviation = standardization(features)
+    torch.testing.assert_close(mean, features.mean(0))
+    ordinary = features.std(0, correction=0)[[0, 4, 5]]
+    assert (deviation[1:4] == deviation.min()).all() and deviation.min() >= 0.9 * ordinary.min()
+    assert standardization(torch.ones(5, 2))[1].tolist() == [1.0, 1.0]

@@ -125,8 +125,6 @@ def test_the_further_columns_are_patch_means_and_the_last_blocks_tokens(tiny):
 def test_a_folded_head_is_a_plain_linear_layer_on_the_raw_features():
     features = 5 + 3 * torch.randn(5000, 4)  # taken in in two parts
     mean, deviation = standardization(features)
-    torch.testing.assert_close(mean, features.mean(0))
-    torch.testing.assert_close(deviation, features.std(0, correction=0))
     head = nn.Linear(4, 3)
     expected = head((features - mean) / deviation)
     plain = folded(head, mean, deviation)

@@ -1,6 +1,7 @@
 """What ends a run early loses nothing: Ctrl-C, full disks, killed processes, lost runtimes, a second run."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,15 @@ def test_what_is_wrong_is_said_at_once(make_smoke_config, nothing_slow, tmp_path
     here = {name: value.format(here=tmp_path) for name, value in settings.items()}
     with pytest.raises(Hw1Error, match=sentence):
         prepare(make_smoke_config(**(SMALL | ({} if own else {"data_dir": "data/cifar10/"}) | here)))
+
+
+@pytest.mark.parametrize("name", ["output_dir", "backup_dir"])
+@pytest.mark.parametrize("inside", ["toy", "toy/my_run"])
+def test_what_is_written_must_not_lie_among_the_data(make_smoke_config, tmp_path, name, inside):
+    """It would be a class or a part of it, and the run would find that out after its training."""
+    with pytest.raises(Hw1Error, match=f"^{name} .* lies in the data folder .*toy: choose one outside of it"):
+        prepare(make_smoke_config(**SMALL, **{name: str(tmp_path / inside)}))
+    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["test", "train"]
 
 
 def test_a_disk_too_small_for_the_caches_is_said_before_they_are_made(make_smoke_config, monkeypatch, capsys):
@@ -307,9 +317,9 @@ def test_a_copy_never_promises_epochs_whose_logs_it_lacks(new_cnn, tmp_path, mon
     (task.runs / "logs").mkdir(parents=True)
     (task.runs / "logs" / f".{os.getpid()}.partial.hw1").touch()  # being written
     train(task)
-    order = [file.name for file in copied]
+    order = [re.sub(r"tfevents\.\d+", "tfevents", file.name) for file in copied]
     for epoch in (1, 2, 3):
-        assert order.index(f"events.out.tfevents.0000000001.{epoch:05d}.hw1") < nth(order, "checkpoint.pt", epoch)
+        assert order.index(f"events.out.tfevents.{epoch:05d}.hw1") < nth(order, "checkpoint.pt", epoch)
     assert not [name for name in order if "partial" in name]
 
 

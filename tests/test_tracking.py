@@ -128,6 +128,17 @@ def test_a_fresh_trainings_files_sort_behind_the_old_ones_and_these_go(logs, mon
     assert {file.name for file in (logs / "val").iterdir()} == names  # nothing else is left
 
 
+def test_a_training_behind_one_of_which_nothing_is_left_has_names_of_its_own(logs):
+    """TensorBoard has passed the names, though the files have gone: deleted, or emptied and cleared away."""
+    log(logs, [1], start=1)
+    (before,) = (file.name for file in (logs / "val").iterdir())
+    Tracker(logs).start_at(1)  # and stopped before its first epoch ended
+    tracking.clear_emptied(logs.parent.parent)
+    log(logs, [1], start=1)
+    (after,) = (file.name for file in (logs / "val").iterdir())
+    assert after > before
+
+
 def test_what_a_short_training_has_emptied_goes_before_the_next_run(logs):
     for shift in (0.0, 10.0):
         log(logs, [1], start=1, shift=shift)
@@ -173,7 +184,7 @@ def server(request, logs):
 
 
 @pytest.mark.parametrize("server", ["true", "false"], indirect=True, ids=["its fast loader", "its Python loader"])
-def test_a_running_tensorboard_shows_the_last_training_alone(server, logs):
+def test_a_running_tensorboard_shows_the_last_training_alone(server, logs, monkeypatch):
     """An interrupted and continued one as one curve, a second one without what the first left behind."""
 
     def shows(expected):
@@ -186,7 +197,12 @@ def test_a_running_tensorboard_shows_the_last_training_alone(server, logs):
     log(logs, range(1, 11), start=1)
     log(logs, range(9, 13), start=9)
     assert shows(curve) is True
-    log(logs, [1, 2], start=1, shift=10.0)
+    monkeypatch.setattr(tracking, "READER_S", 2)
+    tracker = Tracker(logs)
+    tracker.start_at(1)
+    time.sleep(2.5)  # an epoch that takes longer than TensorBoard stays away
+    for epoch in (1, 2):
+        tracker.log_epoch(row(epoch, 10.0), network())
     assert shows([(1, 13.0), (2, 11.5)]) is True
     log(logs, [3], start=3, shift=10.0)
     assert shows([(1, 13.0), (2, 11.5), (3, 11.0)]) is True
