@@ -19,6 +19,7 @@ from .training import Batches
 
 MUON_CLASSES = 100  # with more, orthogonalising the head costs more than the rest of the step: AdamW takes it
 EVAL_BATCH = 512  # rows per evaluation pass; has no influence on the numbers
+EVAL_PIXELS = 2**22  # of all images in one: the first layer makes 32 numbers of each
 
 
 class Task:
@@ -73,9 +74,8 @@ class Task:
 
     def eval_batches(self, split: Split) -> Batches:
         """All of a split for `model`, in order, without augmentation."""
-        return batches(
-            split.images, split.labels, EVAL_BATCH, transform=self.look, streamed=split.streamed, part=split.part
-        )
+        rows = max(1, min(EVAL_BATCH, EVAL_PIXELS // self.image_size**2))
+        return batches(split.images, split.labels, rows, transform=self.look, streamed=split.streamed, part=split.part)
 
     def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
         """A module and its input that hold every multiply-add between one preprocessed image and its logits."""

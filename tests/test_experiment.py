@@ -123,6 +123,15 @@ def test_both_probes_work_on_raw_images_as_they_do_on_features(finished):
         torch.testing.assert_close(probabilities, expected, rtol=0, atol=2e-2)  # bf16 in batches of another size
 
 
+@pytest.mark.parametrize(("side", "most"), [(32, 512), (64, 512), (256, 64), (512, 16)])
+def test_large_images_are_evaluated_a_few_at_a_time(make_smoke_config, side, most):
+    task = CNNTask(prepare(make_smoke_config(**SMALL, image_size=side)), "tuned")
+    images = torch.zeros(600, 3, 1, 1, dtype=torch.uint8).expand(-1, -1, side, side)
+    many = dataclasses.replace(task.setup.val, images=images, labels=torch.zeros(600, dtype=torch.int64))
+    inputs, _ = next(iter(task.eval_batches(many)))
+    assert len(inputs) == most
+
+
 # ---- CNNs under several recipes
 
 
