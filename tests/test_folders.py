@@ -484,7 +484,7 @@ def test_unreadable_files_are_left_out_if_asked_and_named_all_the_same(make_smok
         assert test.counts() == {"colour_0": 6, "colour_1": 10, "colour_2": 10}
         assert not {"test/colour_0/00001.png", "test/colour_0/notes"} & set(test.paths)
         said = capsys.readouterr().out
-        assert said.startswith("Left out, as they cannot be read as images: 5 files: test/colour_0/00000.png (not an")
+        assert said.startswith("Left out, as they cannot be read as images: 5 files: test/colour_0/00000.png (empty)")
     assert "5 files cannot be read as images" in refusal(load_test, make_smoke_config())  # and without, it is an error
 
 

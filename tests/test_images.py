@@ -303,6 +303,7 @@ def test_a_png_may_have_a_large_colour_profile_and_large_texts(tmp_path):
 
 def test_heic_is_read_where_pillow_heif_is_there_and_else_the_way_to_it_is_named(tmp_path, photo, monkeypatch):
     heif = pytest.importorskip("pillow_heif")
+    Image.init()  # all formats are there to be taken away
     heif.register_heif_opener()
     path = save(tmp_path / "IMG_0001", photo, format="HEIF")
     expected = np.asarray(photo.resize((64, 64), Image.Resampling.BICUBIC), dtype=float)
