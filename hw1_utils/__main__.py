@@ -10,13 +10,14 @@ python -m hw1_utils report                        comparison and HTML report aga
 """
 
 import argparse
+import io
 import json
 import os
 import sys
 import typing
 from pathlib import Path
 
-from .config import PATHS, ROOT, Config, make_config, read_setting
+from .config import PATHS, ROOT, Config, make_config, overrides_from_environment, read_setting
 from .files import Hw1Error
 
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
 
     config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
     os.environ["HW1_PROFILE"] = config.profile
-    os.environ["HW1_OVERRIDES"] = json.dumps(json.loads(os.environ.get("HW1_OVERRIDES") or "{}") | args.settings)
+    os.environ["HW1_OVERRIDES"] = json.dumps(overrides_from_environment() | args.settings)
     # Only a run that writes the repository's own results/ is what its notebook shows.
     executed = NOTEBOOK if _is_own(config) else config.output_path / "hw1.ipynb"
     execute(executed, echo=lambda text: print(text, flush=True))
@@ -82,7 +83,7 @@ def predict(args: argparse.Namespace) -> None:
     from .saved import predict as classify
 
     model = load_model(Path(args.model), find_device())
-    files, left_out = find_images(args.images)
+    files, left_out, empty = find_images(args.images)
     table = classify(model, files, say=lambda text: print(text, file=sys.stderr))  # the table alone goes to stdout
     read = table[table["error"].isna()]
     if args.json:
@@ -99,6 +100,8 @@ def predict(args: argparse.Namespace) -> None:
         problems.append(f"{len(unread)} of {len(table)} files cannot be read as images: {named}")
     if left_out:
         problems.append(f"left out, by name no image: {', '.join(left_out)}")
+    if empty:
+        problems.append(f"no image in {', '.join(empty)}")
     if problems:
         raise Hw1Error("; ".join(problems) + ".")
 
@@ -111,7 +114,10 @@ def export(args: argparse.Namespace) -> None:
     from .saved import load_model
 
     source = Path(args.model)
-    done = export_onnx(load_model(source, torch.device("cpu")), Path(args.output or source.with_suffix(".onnx")))
+    target = Path(args.output or source.with_suffix(".onnx"))
+    if target.suffix.lower() != ".onnx" or os.path.isdir(target) or target.resolve() == source.resolve():
+        raise Hw1Error(f"The ONNX file cannot be {target}: name a file, not the model's own, that ends in .onnx.")
+    done = export_onnx(load_model(source, torch.device("cpu")), target)
     print(
         f"{done.path}: ONNX Runtime and PyTorch agree on {done.same} of {done.images} test pictures, "
         f"probabilities within {done.difference:.1g}"
@@ -140,7 +146,7 @@ def read_settings(words: list[str]) -> dict:
     paths start where the command was given; an encoder may be named several times.
 
     Raises:
-        ValueError: a word that belongs to no name.
+        ValueError: a word that belongs to no name, or a name that was there before.
     """
     settings: dict[str, object] = {}
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
@@ -153,15 +159,20 @@ def read_settings(words: list[str]) -> dict:
         if value == "":
             continue
         if name in PATHS and value not in (None, True) and (name, value) != ("weights", "random"):
-            value = os.path.abspath(os.path.expanduser(value))
-        if name == "encoder" and name in settings:
-            value = f"{settings[name]},{value}"
+            value = value if value.startswith("~") else os.path.abspath(value)  # ~ is Config's to read
+        if name in settings:
+            if name != "encoder":
+                raise ValueError(f"{word} is there twice")
+            value = True if True in (settings[name], value) else f"{settings[name]},{value}"
         settings[name] = value
     return settings
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may have what the terminal's encoding lacks
     parser = argparse.ArgumentParser(
         prog="python -m hw1_utils", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -200,6 +211,10 @@ def main(argv: list[str] | None = None) -> int:
         args.command(args)
     except Hw1Error as error:
         print(f"hw1: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # of the system, where nobody has thought of it
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"hw1: {Hw1Error(f'{place}{error.strerror or error}.')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nhw1: stopped; the same command continues after the last finished epoch.", file=sys.stderr)

@@ -127,7 +127,7 @@ class Config:
             Hw1Error: there are none at the place that `weights` names. Nothing else takes their place, but for the
                 one encoder whose weights are a package: that may come from there.
         """
-        if self.weights_path is None or not self.weights_path.exists():
+        if self.weights_path is None or not os.path.exists(self.weights_path):
             return replace(self, encoder=name)
         files = weights_at(self.weights_path)
         fitting = [(file, named) for file, named in files.items() if named and is_meant(named, name)]
@@ -310,7 +310,7 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
         profile = "full" if find_device().type == "cuda" else "quick"
     if profile not in PROFILES:
         raise Hw1Error(f"There is no profile {profile!r}: choose auto, {', '.join(PROFILES)}.")
-    overrides = _from_json(os.environ.get("HW1_OVERRIDES", "").strip() or "{}") | overrides
+    overrides = overrides_from_environment() | overrides
     known = [f.name for f in fields(Config)]
     for name in overrides:
         if name not in known:
@@ -332,11 +332,17 @@ def _given(settings: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in read.items() if value != ""}
 
 
-def _from_json(text: str) -> dict:
-    try:
-        return dict(json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise Hw1Error(f'HW1_OVERRIDES must be a JSON object such as {{"seed": 1}}, not {text!r}.') from error
+def overrides_from_environment() -> dict[str, object]:
+    """The fields of Config in HW1_OVERRIDES.
+
+    Raises:
+        Hw1Error: it is no JSON object.
+    """
+    text = os.environ.get("HW1_OVERRIDES", "").strip() or "{}"
+    with suppress(ValueError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    raise Hw1Error(f'HW1_OVERRIDES must be a JSON object such as {{"seed": 1}}, not {text!r}.')
 
 
 def _encoder_named_by_weights(settings: dict) -> dict:

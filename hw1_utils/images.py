@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 MAX_SAMPLE_VALUE = 281  # of TIFF
-READING = 2  # one more whenever `read_image` makes other pixels of a file: cached ones are not used again then
+READING = 3  # one more whenever `read_image` makes other pixels of a file: cached ones are not used again then
 PROGRESS_S = 10  # between two lines about a long decoding
 AHEAD = 512  # files read before their pixels are put away
 MOST_PIXELS = 2**28  # of a file; PIL takes four bytes for each, and as much again to turn or convert them
+MOST_TEXT = {"MAX_TEXT_CHUNK": 2**26, "MAX_TEXT_MEMORY": 2**28}  # bytes of a PNG's colour profile, XMP and the like
 LARGE = 2**24  # pixels to be decoded: of what is larger there is only one in memory, however many cores there are
 DRAFT = 2  # a JPEG is decoded at no less than this many times the side that is wanted
 MISSING = 1.0  # of 255 levels, on average: how far a JPEG may hang on bytes that its file has lost
@@ -88,13 +89,10 @@ def _square(image: Image.Image, size: int, levels: Levels | None) -> np.ndarray:
     box = draft[1] if draft else None  # what the picture takes of its last row and column of draft pixels
     with _one_at_a_time if image.width * image.height > LARGE else nullcontext():
         deep_colour = ";16" in str(image.tile) and not _is_deep(image)
-        try:
-            image.load()
-        except Exception:
-            if image.tile:  # else the pixels are there, and what PIL tripped over is the metadata of a TIFF
-                raise
+        image.load_end = partial(_forgive, image.load_end)  # when the pixels are there, and PIL sees to the metadata
+        image.load()
         turn = None
-        with suppress(Exception):  # of all the ways in which metadata may be odd, none concerns the picture
+        with suppress(Exception):
             turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))  # none of a TIFF, which PIL has turned
         if _is_deep(image):
             image = _to_8_bits(image, levels or {})
@@ -107,6 +105,11 @@ def _square(image: Image.Image, size: int, levels: Levels | None) -> np.ndarray:
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BICUBIC, box)
         return np.asarray(image if turn is None else image.transpose(turn))
+
+
+def _forgive(step: Callable[[], object]) -> None:
+    with suppress(Exception):  # of all the ways in which metadata may be odd, none concerns the picture
+        step()
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -242,14 +245,19 @@ def _set_up() -> Iterator[None]:
         from pillow_heif import register_heif_opener  # not a requirement
 
         register_heif_opener()
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
+    limits = [(Image, "MAX_IMAGE_PIXELS", MOST_PIXELS)]
+    limits += [(PngImagePlugin, name, most) for name, most in MOST_TEXT.items()]
+    before = [(module, name, getattr(module, name)) for module, name, _ in limits]
     try:
+        for limit in limits:
+            setattr(*limit)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        for limit in before:
+            setattr(*limit)
 
 
 def _try(path: str, size: int, levels: Levels | None) -> tuple[np.ndarray | None, str | None]:
@@ -272,6 +280,9 @@ def _try(path: str, size: int, levels: Levels | None) -> tuple[np.ndarray | None
     except MemoryError:
         return None, "too large for this machine's memory"
     except Exception as error:  # PIL raises what it likes on damaged files: OSError, SyntaxError, ValueError, …
+        if re.search("Ghostscript|cannot find loader", str(error)):  # a format that PIL knows only by name
+            with Image.open(path) as image:
+                return None, _CONVERT.format(image.format)
         return None, (error.strerror if isinstance(error, OSError) else None) or "damaged"
 
 
@@ -315,6 +326,8 @@ def _unidentified(path: str) -> str:
     """What to say of a file that PIL does not open."""
     with open(path, "rb") as file:
         head = file.read(1024)
+    if not head:
+        return "empty"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
         return "damaged" if "HEIF" in Image.OPEN else "HEIC: pip install pillow-heif"
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import mistune
@@ -16,21 +17,24 @@ from .figures import colours
 from .files import Hw1Error, atomic
 from .words import number, times
 
+AGAIN = "the run that wrote it writes it anew when it is started again; what is finished is not repeated"
+
 
 def write_page(results: Path, target: Path) -> Path:
     """Write the report of the run in `results` to `target`, one file that fetches nothing; returns `target`.
 
     Raises:
-        Hw1Error: one of the two comparison CSVs is missing or an older version's, or `target` cannot be written.
+        Hw1Error: one of the two comparison CSVs is missing or an older version's, a file is damaged, or `target`
+            cannot be written.
     """
-    quality, costs = (_read(results / f"model_{what}_comparison.csv") for what in ("metrics", "profile"))
-    if quality is None or costs is None:
+    tables = [results / f"model_{what}_comparison.csv" for what in ("metrics", "profile")]
+    quality, costs = map(_read, tables)
+    if quality is None and costs is None:
         raise Hw1Error(f"There are no results in {results}: run `make run` first.")
-    if "name" not in quality or "name" not in costs:
-        raise Hw1Error(
-            f"The tables in {results} are an older version's, without a column `name`: the run that wrote them writes "
-            "them anew when it is started again; what is finished is not repeated."
-        )
+    for path, table in zip(tables, (quality, costs), strict=True):
+        if table is None or "name" not in table:
+            found = "is missing" if table is None else "is an older version's, without a column `name`"
+            raise Hw1Error(f"{path} {found}: {AGAIN}.")
     rows = quality.merge(costs, on="name", suffixes=("", "_again"))
     leading = rows["leading"].iloc[0]
     # As in the conclusion, chosen on validation: a pair picked by its test results would look better than it is.
@@ -66,7 +70,17 @@ def write_page(results: Path, target: Path) -> Path:
 def _read(path: Path) -> pd.DataFrame | None:
     """A CSV, None where there is none. A class may be called "NA" or "007", and a version may look like a number."""
     words = dict.fromkeys(("class", "true", "predicted", "name", "torch", "timm"), str)
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words) if path.exists() else None
+    return _load(path, partial(pd.read_csv, keep_default_na=False, na_values=[""], dtype=words))
+
+
+def _load(path: Path, read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of a file; None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    except (ValueError, struct.error) as error:  # no rows, no columns, no JSON, no UTF-8, no header
+        raise Hw1Error(f"{path} is damaged ({error}): {AGAIN}.") from error
 
 
 def _shaped(path: Path, shape: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame | None:
@@ -160,7 +174,8 @@ SHAPES = {
 
 def _settings(path: Path) -> dict[str, object]:
     """A JSON object, flat; empty where there is none."""
-    return pd.json_normalize(json.loads(path.read_text(encoding="utf-8"))).iloc[0].to_dict() if path.exists() else {}
+    value = _load(path, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    return pd.json_normalize(value).iloc[0].to_dict() if value else {}
 
 
 class _Renderer(mistune.HTMLRenderer):
@@ -169,15 +184,17 @@ class _Renderer(mistune.HTMLRenderer):
 
 
 def _markdown(path: Path) -> Markup:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = _load(path, partial(Path.read_text, encoding="utf-8")) or ""
     return Markup(mistune.create_markdown(renderer=_Renderer(escape=True))(text))
 
 
 def _picture(results: Path, name: str) -> dict | None:
     """A PNG as the page holds it, and its size; None where there is none."""
-    if not (results / name).is_file():
-        return None
-    data = (results / name).read_bytes()
+    return _load(results / name, _png)
+
+
+def _png(path: Path) -> dict:
+    data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])  # Pillow refuses the confusion matrix of 230 classes
     return {"source": f"data:image/png;base64,{base64.b64encode(data).decode()}", "width": width, "height": height}
 

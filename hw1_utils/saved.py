@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from .models import CNN, FrozenEncoder, Probe, folded
 if TYPE_CHECKING:  # who only predicts does not wait for the imports of all that trains
     from .experiment import Training
 
-FORMAT = 1  # of `SavedModel.info` and the names of the tensors
+FORMAT = 2  # of `SavedModel.info` and the names of the tensors
 
 
 class PixelCNN(nn.Module):
@@ -92,7 +93,7 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     Raises:
         Hw1Error: no such file, none of this package, a damaged or a newer one, or a timm that builds other encoders.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise Hw1Error(f"There is no model file {path}.")
     try:
         with safe_open(path, framework="pt") as f:
@@ -128,7 +129,7 @@ def _build(info: dict, tensors: dict[str, Tensor]) -> PixelCNN | Probe:
     # The overlay: what the weights were used with counts, not what this timm holds for the default.
     backbone = timm.create_model(info["encoder"]["name"], num_classes=0, pretrained_cfg_overlay=preprocessing)
     probe = Probe(FrozenEncoder(backbone, **info["encoder"], dtype=torch.float32), classes, info["variant"])
-    if "head.mean" in tensors:  # a model of pooling `layers` that an earlier version has written
+    if "head.mean" in tensors:  # a model of pooling `layers` in format 1
         mean, deviation = tensors.pop("head.mean"), tensors.pop("head.std")
         probe.load_state_dict(tensors)
         probe.head = folded(probe.head, mean, deviation)
@@ -168,25 +169,30 @@ def predict(
     return table.assign(error=pd.Series(errors, dtype="object"))
 
 
-def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(files to be read, files left out): as given; in place of a folder, what is in it and below it, in order.
+def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """(files to be read, files left out, folders without images).
 
-    As in training, what is hidden does not count, what by its suffix is no image is left out, and of all else the
-    contents decide. A file that was named is read whatever its name.
+    A file is taken as given, whatever its name, and even if there is none; in place of a folder, what is in it and
+    below it, in order. As in training, what is hidden does not count, what by its suffix is no image is left out, and
+    of all else the contents decide.
 
     Raises:
-        Hw1Error: there is no such file or folder, or nothing in a folder that may be an image.
+        Hw1Error: there is nothing to be read, or an argument is empty.
     """
     found: list[str] = []
     left_out: list[str] = []
+    empty: list[str] = []
     for argument in arguments:
-        path = Path(argument)
-        if not path.exists():
-            raise Hw1Error(f"There is no file or folder {argument}.")
-        files, others = files_below(path) if path.is_dir() else ([str(path)], [])
-        if not files:
-            only = f", only {some(others)}" if others else ""
-            raise Hw1Error(f"There is no image in the folder {argument}{only}.")
+        if not argument:
+            raise Hw1Error("The name of an image file or folder is empty.")
+        if not os.path.isdir(argument):
+            found.append(argument)
+            continue
+        files, others = files_below(Path(argument))
         found += map(str, map(Path, files))  # without the ./ of what lies below "."
         left_out += map(str, map(Path, others))
-    return found, left_out
+        empty += [] if files else [argument]
+    if not found:
+        only = f", only {some(left_out)}" if left_out else ""
+        raise Hw1Error(f"There is no image in {', '.join(empty)}{only}.")
+    return found, left_out, empty

@@ -1,6 +1,7 @@
 """Where a pretrained encoder's weights come from, and into the encoder: a file, the model hub, or the stand-in."""
 
 import difflib
+import os
 import re
 import sys
 import urllib.error
@@ -66,7 +67,7 @@ def find_weights(config: Config) -> Weights:
     if config.weights == "random":
         return Weights(encoder, "random weights", None, "random")
     if config.weights:
-        if not config.weights_path.is_file():
+        if not os.path.isfile(config.weights_path):
             raise Hw1Error(f"HW1_WEIGHTS names a file that does not exist: {config.weights}.")
         return Weights(encoder, f"file {config.weights_path.name}", config.weights_path, "file")
     cfg = timm.get_pretrained_cfg(encoder)

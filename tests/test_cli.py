@@ -2,7 +2,10 @@
 
 import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,6 +151,8 @@ def test_every_field_of_config_is_an_option(monkeypatch, tmp_path):
         ("--cnn-epochs five", "Config.cnn_epochs must be int, not 'five' (str)."),
         ("--cnn-epochs", "Config.cnn_epochs must be int, not True (bool)."),
         ("--seed -1", "Config.seed must be at least 0, not -1."),
+        ("--encoder test_vit --encoder", "Config.encoder must be str, not True (bool)."),
+        ("--data ~nosuchuser/x", "Config.data_dir must be the path of a file or folder, not '~nosuchuser/x'."),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_before_anything_runs(monkeypatch, capsys, words, sentence):
@@ -162,7 +167,7 @@ def test_the_notebook_gets_the_settings_of_the_command_line(monkeypatch, tmp_pat
         raise Hw1Error("That will do.")
 
     seen = []
-    monkeypatch.setenv("HW1_OVERRIDES", "")
+    monkeypatch.setenv("HW1_OVERRIDES", " ")
     monkeypatch.setenv("HW1_PROFILE", "")
     monkeypatch.setattr(notebook, "execute", execute)
     assert main(["run", "--profile", "smoke", "--seed", "3", "--output-dir", str(tmp_path)]) == 1
@@ -170,7 +175,16 @@ def test_the_notebook_gets_the_settings_of_the_command_line(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["stamp"], ["run", "stray"], ["run", "--seed", "1", "2"], ["readme", "--seed", "1"]]
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["stamp"],
+        ["run", "stray"],
+        ["run", "--seed", "1", "2"],
+        ["readme", "--seed", "1"],
+        ["data", "--data", "a", "--data", "b"],
+    ],
 )
 def test_a_wrong_command_line_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -229,6 +243,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(cnn_file, toy_fo
     said = capsys.readouterr()
     assert said.out.count(".png") == 10
     assert said.err == f"hw1: 1 of 11 files cannot be read as images: {tmp_path}/bad.png (not an image).\n"
+    (tmp_path / "empty").mkdir()
+    long = "x" * 300
+    arguments = [str(toy_folder / "test/colour_0/00000.png"), str(tmp_path / "empty"), "missing.png", long]
+    assert main(["predict", cnn_file, *arguments]) == 1
+    said = capsys.readouterr()
+    assert said.out.count(".png") == 1
+    assert said.err == (
+        "hw1: 2 of 3 files cannot be read as images: missing.png (No such file or directory), "
+        f"{long} (File name too long); no image in {tmp_path}/empty.\n"
+    )
     assert main(["predict", "--json", cnn_file, str(tmp_path / "bad.png")]) == 1
     (row,) = json.loads(capsys.readouterr().out)["images"]
     assert row == {"path": f"{tmp_path}/bad.png", "error": "not an image"}
@@ -262,6 +286,40 @@ def test_a_missing_model_is_one_sentence(tmp_path, capsys):
     for command in (["predict", str(tmp_path / "x.safetensors"), "x.png"], ["export", str(tmp_path / "x.safetensors")]):
         assert main(command) == 1
         assert one_sentence(capsys) == f"hw1: There is no model file {tmp_path}/x.safetensors.\n"
+
+
+@pytest.mark.parametrize("output", ["model.safetensors", "other.safetensors", "folder", "folder.onnx"])
+def test_an_export_overwrites_no_model_and_no_folder(tmp_path, capsys, output):
+    for folder in ("folder", "folder.onnx"):
+        (tmp_path / folder).mkdir()
+    model = tmp_path / "model.safetensors"
+    assert main(["export", str(model), "--output", str(tmp_path / output)]) == 1
+    assert one_sentence(capsys).startswith(f"hw1: The ONNX file cannot be {tmp_path / output}: name a file, ")
+
+
+@pytest.mark.parametrize("option", ["--data", "--weights", "--output-dir"])
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path, capsys, option):
+    words = ["--encoder", "test_vit", "--output-dir", str(tmp_path)] if option != "--output-dir" else []
+    assert main(["data", "--profile", "quick", *words, option, f"/tmp/{'x' * 300}"]) == 1
+    assert "x" * 300 in one_sentence(capsys)
+
+
+def test_an_error_of_the_system_is_one_sentence(monkeypatch, capsys):
+    def fail(config):
+        os.stat("/nowhere/x")
+
+    monkeypatch.setattr(experiment, "prepare", fail)
+    assert main(["data", "--profile", "smoke"]) == 1
+    assert one_sentence(capsys) == "hw1: /nowhere/x: No such file or directory.\n"
+
+
+def test_names_that_the_terminal_lacks_are_escaped(cnn_file, toy_folder, tmp_path):
+    name = os.fsencode(tmp_path) + "/図".encode() + b"\xe9.png"
+    shutil.copy(toy_folder / "test/colour_0/00000.png", name)
+    command = [sys.executable, "-m", "hw1_utils", "predict", cnn_file, name, b"/no\xe9.png"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, cwd=ROOT, capture_output=True)
+    assert done.returncode == 1 and rb"/\u56f3\udce9.png   colour_" in done.stdout
+    assert done.stderr.startswith(rb"hw1: 1 of 2 files cannot be read as images: /no\udce9.png (No such file")
 
 
 def test_an_export_says_how_far_it_agrees(cnn_file, tmp_path, capsys):

@@ -233,7 +233,9 @@ def test_any_field_may_come_from_the_environment_as_json(monkeypatch):
     monkeypatch.setenv("HW1_OVERRIDES", '{"seed": 4, "cnn_epochs": 7}')
     config = make_config("smoke", seed=5)
     assert (config.seed, config.cnn_epochs) == (5, 7)
-    for text in ("seed=4", "[1]", "7"):
+    monkeypatch.setenv("HW1_OVERRIDES", " ")
+    assert make_config("smoke").seed == 0
+    for text in ("seed=4", "[1]", "7", '[["seed", 1]]'):
         monkeypatch.setenv("HW1_OVERRIDES", text)
         assert refusal("quick").startswith("HW1_OVERRIDES must be a JSON object such as")
 

@@ -458,7 +458,7 @@ def spoil_four_files(root):
 def test_unreadable_files_are_named_before_anything_is_trained(make_smoke_config, toy_folder):
     spoil_four_files(toy_folder)
     sentence = (
-        "5 files cannot be read as images: test/colour_0/00000.png (not an image), test/colour_0/00001.png (not an "
+        "5 files cannot be read as images: test/colour_0/00000.png (empty), test/colour_0/00001.png (not an "
         "image), test/colour_0/00002.png (damaged), test/colour_0/00003.png (No such file or directory), "
         "test/colour_0/notes (not an image): remove or replace them, or set skip_unreadable=True."
     )
@@ -471,7 +471,7 @@ def test_of_many_unreadable_files_five_are_named(make_smoke_config, toy_folder):
     for i in range(7):
         (toy_folder / f"test/colour_0/0000{i}.png").write_bytes(b"")
     sentence = refusal(load_test, make_smoke_config())
-    assert sentence.startswith("7 files cannot") and "00004.png (not an image), …: remove" in sentence
+    assert sentence.startswith("7 files cannot") and "00004.png (empty), …: remove" in sentence
     assert "00005" not in sentence
 
 
@@ -484,7 +484,7 @@ def test_unreadable_files_are_left_out_if_asked_and_named_all_the_same(make_smok
         assert test.counts() == {"colour_0": 6, "colour_1": 10, "colour_2": 10}
         assert not {"test/colour_0/00001.png", "test/colour_0/notes"} & set(test.paths)
         said = capsys.readouterr().out
-        assert said.startswith("Left out, as they cannot be read as images: 5 files: test/colour_0/00000.png (not an")
+        assert said.startswith("Left out, as they cannot be read as images: 5 files: test/colour_0/00000.png (empty)")
     assert "5 files cannot be read as images" in refusal(load_test, make_smoke_config())  # and without, it is an error
 
 

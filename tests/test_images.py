@@ -4,15 +4,17 @@ import struct
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 from sklearn.datasets import load_sample_image
 
 from hw1_utils import images as module
 from hw1_utils.images import decode, measure_levels, measure_sizes, read_image
 
+CONVERT = "{}, which is not read here: convert it to PNG or JPEG"
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -276,8 +278,32 @@ def test_a_jpeg_without_its_last_bytes_is_read_and_said_but_not_half_of_one(tmp_
     assert said == [f"  {named}1.jpg, 2.jpg, 20.jpg"] * 2
 
 
+DAMAGED = {name: {} for name in ("png", "gif", "jpg", "pcx")}
+DAMAGED |= {f"{name}.tif": {"compression": name} for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits")}
+
+
+@pytest.mark.parametrize(("name", "options"), DAMAGED.items(), ids=DAMAGED)
+def test_a_file_damaged_in_its_middle_is_never_read_in_part(tmp_path, name, options):
+    ramp = (np.indices((256, 256)).sum(0) % 256).astype(np.uint8)
+    path = tmp_path / f"x.{name}"
+    data = bytearray(Path(save(path, Image.fromarray(ramp).convert("RGB"), **options)).read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    assert decode([str(path)], 32)[1] == {0: "damaged"}
+
+
+def test_a_png_may_have_a_large_colour_profile_and_large_texts(tmp_path):
+    texts = PngImagePlugin.PngInfo()
+    for i in range(3):
+        texts.add_text(f"note {i}", "x" * 2**25, zip=True)
+    path = save(tmp_path / "x.png", left_and_right(), icc_profile=bytes(2**22), pnginfo=texts)
+    images, failures = decode([path], 32)
+    assert not failures and colours(images[0].permute(1, 2, 0).numpy()) == (RED, BLUE)
+
+
 def test_heic_is_read_where_pillow_heif_is_there_and_else_the_way_to_it_is_named(tmp_path, photo, monkeypatch):
     heif = pytest.importorskip("pillow_heif")
+    Image.init()  # all formats are there to be taken away
     heif.register_heif_opener()
     path = save(tmp_path / "IMG_0001", photo, format="HEIF")
     expected = np.asarray(photo.resize((64, 64), Image.Resampling.BICUBIC), dtype=float)
@@ -296,17 +322,21 @@ def test_heic_is_read_where_pillow_heif_is_there_and_else_the_way_to_it_is_named
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b"", "empty"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", CONVERT.format("EPS")),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), CONVERT.format("HDF5")),
         (b"\xff\xd8\xff\xe0??", "damaged"),
         (b"\x89PNG\r\n\x1a\n????", "damaged"),
         (b"II*\0????", "damaged, or a TIFF of a rare kind"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL, which is not read here: convert it to PNG or JPEG"),
-        (bytes(128) + b"DICM", "DICOM, which is not read here: convert it to PNG or JPEG"),
-        (b'<?xml version="1.0"?><svg/>', "SVG, which is not read here: convert it to PNG or JPEG"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", CONVERT.format("JPEG XL")),
+        (bytes(128) + b"DICM", CONVERT.format("DICOM")),
+        (b'<?xml version="1.0"?><svg/>', CONVERT.format("SVG")),
         (b"version https://git-lfs.github.com/spec/v1\noid", "only a pointer to it: git lfs pull"),
         (b"<!doctype html><title>Not found</title>", "not an image"),
     ],
 )
-def test_not_an_image_is_said_of_what_is_none(tmp_path, content, reason):
+def test_not_an_image_is_said_of_what_is_none(tmp_path, monkeypatch, content, reason):
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", False)  # as if Ghostscript were not installed
     (tmp_path / "x.jpg").write_bytes(content)
     assert decode([str(tmp_path / "x.jpg")], 32)[1] == {0: reason}
 
@@ -329,7 +359,7 @@ def test_decode_keeps_the_order_and_says_what_is_wrong_with_the_rest(tmp_path, m
     paths.append(save(tmp_path / "float.tiff", Image.new("F", (32, 32), 0.5)))
     monkeypatch.setattr(module, "MOST_PIXELS", 5_000_000)
     images, failures = decode(paths, 32)
-    reasons = ["not an image", "not an image", "damaged", "damaged", *["over 5 million pixels: make it smaller"] * 2]
+    reasons = ["empty", "not an image", "damaged", "damaged", *["over 5 million pixels: make it smaller"] * 2]
     reasons.append("levels of unknown range: save it with 8 bits")
     assert failures == dict(enumerate(reasons, start=2))
     assert images.shape == (9, 3, 32, 32) and (images[0] == 9).all() and (images[2:] == 0).all()

@@ -124,12 +124,33 @@ def test_what_is_missing_is_left_out(results):
     assert [link["href"] for link in soup.select("nav a")] == ["#answer", "#costs", "#made"]
 
 
-@pytest.mark.parametrize("name", [QUALITY, COSTS])
-def test_without_a_comparison_there_is_nothing_to_report(results, name):
-    (results / name).unlink()
-    with pytest.raises(Hw1Error, match="There are no results in .*results: run `make run` first"):
+def test_without_comparisons_there_is_nothing_to_report(tmp_path):
+    with pytest.raises(Hw1Error, match=f"There are no results in {tmp_path}: run `make run` first"):
+        write_page(tmp_path, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (QUALITY, None, "is missing"),
+        (COSTS, None, "is missing"),
+        (QUALITY, b"", "is damaged (No columns to parse from file)"),
+        ("seeds.csv", b"model\nx,1\ny,1,2", "is damaged (Error tokenizing data."),
+        ("config.json", b"{", "is damaged (Expecting property name"),
+        ("environment.json", b"", "is damaged (Expecting value"),
+        ("conclusion.md", b"\xff\xfe", "is damaged ('utf-8' codec"),
+        ("samples.png", b"", "is damaged (unpack requires"),
+    ],
+)
+def test_a_missing_comparison_and_a_damaged_file_are_named(results, name, content, reason):
+    (results / name).unlink() if content is None else (results / name).write_bytes(content)
+    with pytest.raises(Hw1Error) as caught:
         write_page(results, results / "report.html")
-    assert not (results / "report.html").exists()
+    assert str(caught.value).startswith(f"{results / name} {reason}")
+    assert str(caught.value).endswith(
+        ": the run that wrote it writes it anew when it is started again; what is finished is not repeated."
+    )
 
 
 def test_an_empty_table_is_left_out(results):
@@ -176,7 +197,7 @@ def test_a_model_that_was_trained_again_while_its_costs_stayed_keeps_its_picture
 @pytest.mark.parametrize("name", [QUALITY, COSTS])
 def test_tables_of_an_older_version_are_refused_in_one_sentence(results, name):
     pd.read_csv(results / name).drop(columns="name").to_csv(results / name, index=False)
-    with pytest.raises(Hw1Error, match="an older version's, without a column `name`: the run that wrote them"):
+    with pytest.raises(Hw1Error, match="an older version's, without a column `name`: the run that wrote it"):
         write_page(results, results / "report.html")
 
 

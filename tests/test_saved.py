@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,17 +151,22 @@ def test_folders_are_searched_in_order_and_what_is_left_out_by_its_name_is_told(
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     pictures, others = ["b/10.png", "b/2.JPG", "b/9.heic", "b/IMG_0001"], ["b/n.txt", "b/paper.PDF"]
-    assert find_images(["b"]) == (pictures, others)
-    assert find_images(["b/n.txt", "."]) == (["b/n.txt", "a/deep/x.webp", *pictures], others)
+    Path("none").mkdir()
+    assert find_images(["b"]) == (pictures, others, [])
+    assert find_images(["no.png", "b/n.txt", "none", "."]) == (
+        ["no.png", "b/n.txt", "a/deep/x.webp", *pictures],
+        others,
+        ["none"],
+    )
 
 
 def test_pictures_below_a_hidden_folder_that_was_asked_for_are_found(tmp_path):
     (tmp_path / ".mine").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / ".mine" / "a.png")
-    assert find_images([str(tmp_path / ".mine")]) == ([str(tmp_path / ".mine" / "a.png")], [])
+    assert find_images([str(tmp_path / ".mine")]) == ([str(tmp_path / ".mine" / "a.png")], [], [])
 
 
-@pytest.mark.parametrize(("what", "said"), [("no.png", "no file or folder"), (".", "no image in the folder")])
+@pytest.mark.parametrize(("what", "said"), [("", "folder is empty"), (".", "no image in [.]")])
 def test_nothing_to_classify_is_an_error(tmp_path, monkeypatch, what, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Hw1Error, match=said):
@@ -207,6 +213,21 @@ def test_a_file_from_a_newer_version_is_refused(run, tmp_path, monkeypatch):
         path = save_model(SimpleNamespace(task=task, model=task.model), {})
     with pytest.raises(Hw1Error, match="newer version"):
         load_model(path, CPU)
+
+
+def test_a_head_on_standardised_features_of_format_1_is_read_as_the_linear_layer_that_it_is(run, tmp_path):
+    with safe_open(run.vit_layers.path, framework="pt") as f:
+        info, tensors = json.loads(f.metadata()["hw1"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+    assert info["format"] == 2
+    mean, deviation = torch.randn(tensors["head.weight"].shape[1]), torch.full((1,), 2.0)
+    old = tensors | {"head.mean": mean, "head.std": deviation}
+    old["head.weight"] = tensors["head.weight"] * deviation
+    old["head.bias"] = tensors["head.bias"] + tensors["head.weight"] @ mean
+    text = json.dumps(info | {"format": 1})
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(saved.save(old, {"hw1": text, "sha256": saved._checksum(text, old)}))
+    for name, tensor in load_model(path, CPU).module.head.state_dict().items():
+        torch.testing.assert_close(tensor, tensors[f"head.{name}"])
 
 
 def test_a_timm_that_builds_another_encoder_under_the_name_is_named(run, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import tarfile
 import threading
 
 import numpy
@@ -94,7 +95,10 @@ def test_of_a_trainers_folder_the_model_is_taken(tmp_path):
     assert place(make_config("quick", weights=str(tmp_path))) == ["model.safetensors"]
 
 
-@pytest.mark.parametrize("about", [None, {"architecture": TINY, "pretrained_cfg": {"tag": "r160_in1k"}}])
+NO_TAG = {"architecture": TINY, "pretrained_cfg": None}
+
+
+@pytest.mark.parametrize("about", [None, {"architecture": TINY, "pretrained_cfg": {"tag": "r160_in1k"}}, NO_TAG])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_folder_of_the_hub_is_known_by_its_config_or_its_name(tmp_path, name, about):
     folder = tmp_path / ("0b1c2d" if about else "resnet18")
@@ -103,7 +107,7 @@ def test_a_folder_of_the_hub_is_known_by_its_config_or_its_name(tmp_path, name, 
     (folder / "config.json").write_text(json.dumps(about or {"model_type": "resnet"}))
     for named in (folder / name, folder, tmp_path):
         config = make_config("quick", weights=str(named))
-        assert config.encoder == (f"{TINY}.r160_in1k" if about else "resnet18")
+        assert config.encoder == ("resnet18" if not about else TINY if about is NO_TAG else f"{TINY}.r160_in1k")
         assert config.for_encoder(config.encoder).weights == str(folder / name)
 
 
@@ -363,6 +367,12 @@ FILES = {
         lambda path: path.write_bytes(path.with_name("whole").read_bytes()[:-9]),
         "it is damaged, or no file of ",
     ),
+    "an archive": (lambda path: tarfile.open(path, "w:gz").close(), "it is an archive: unpack it"),
+    "a picture": (
+        lambda path: path.write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(600)),
+        "it is damaged, or no file of ",
+    ),
+    "an index": (lambda path: path.write_text('{"weight_map": {}}'), "it is JSON, not the tensors: a model that was "),
     "JAX": (npz, "it is a NumPy archive of JAX weights"),
     "TorchScript": (
         lambda path: torch.jit.save(torch.jit.script(torch.nn.ReLU()), path),
@@ -382,6 +392,35 @@ def test_what_is_no_file_of_tensors_is_called_what_it_is(tiny_file, tmp_path, wr
         (tmp_path / "whole").write_bytes(tiny_file.read_bytes())
     write(path)
     assert refusal(TINY, path).startswith(f"The weights file mine{suffix} cannot be used: {reason}")
+
+
+@pytest.mark.parametrize("named", ["", "model-00001-of-00002.safetensors"])
+def test_a_model_in_pieces_is_called_that(tmp_path, named):
+    for i in (1, 2):
+        (tmp_path / f"model-0000{i}-of-00002.safetensors").touch()
+    what = f"file {named}" if named else f"folder {tmp_path.name}"
+    assert refusal(TINY, tmp_path / named).startswith(
+        f"The weights {what} cannot be used: it holds one piece or several"
+    )
+
+
+def inside_itself(tensors):
+    tensors["self"] = tensors
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: under("", {name: value.to("meta") for name, value in t.items()}), "tensors in it are sparse or wit"),
+        (lambda t: t | {"norm.bias": t["norm.bias"].to_sparse()}, "tensors in it are sparse or without numbers (norm."),
+        (inside_itself, "it is damaged, or no file of tensors"),
+    ],
+    ids=["meta", "sparse", "inside itself"],
+)
+def test_tensors_that_hold_no_weights_are_refused(tiny_file, tmp_path, change, reason):
+    torch.save(change(load_file(tiny_file)), tmp_path / "mine.pth")
+    assert refusal(TINY, tmp_path / "mine.pth").startswith(f"The weights file mine.pth cannot be used: {reason}")
 
 
 def test_tensors_without_names_will_not_do(tmp_path):
