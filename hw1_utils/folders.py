@@ -54,6 +54,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def take(self, rows: Iterable[int]) -> "Part":
+        """These files alone."""
+        rows = list(rows)
+        return replace(self, paths=[self.paths[i] for i in rows], labels=[self.labels[i] for i in rows])
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -177,8 +182,7 @@ def scan(config: Config, parts: Parts, name: str) -> Part:
             f"{config.data_dir} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each "
             f"aside for the test{singles(part.labels, part.classes)}; add images, or a test/ of your own."
         ) from error
-    chosen = sorted(rows[0 if name == "train" else 1])
-    return replace(part, paths=[part.paths[i] for i in chosen], labels=[part.labels[i] for i in chosen])
+    return part.take(sorted(rows[0 if name == "train" else 1]))
 
 
 def files_below(folder: Path) -> tuple[list[str], list[str]]:
