@@ -139,8 +139,15 @@ def test_catalogue(make_smoke_config, toy_folder, monkeypatch, spoil, sentence):
 
 
 def lay(root, *folders):
-    """Make what is looked at, empty files: `a/b 3` is three images in a/b, `a/b.txt` a file, `a/` a folder."""
+    """Make what is looked at, empty files.
+
+    `a/b 3` is three images in a/b, `a/b.txt` a file, `a/` a folder, `a -> b` a link.
+    """
     for folder in folders:
+        link, _, target = folder.partition(" -> ")
+        if target:
+            (root / link).symlink_to(target)
+            continue
         name, _, count = folder.rpartition(" ")
         for i in range(int(count) if name else 0):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -204,7 +211,7 @@ LAYOUTS = {  # what is there -> what is said, one line after the other; catalogu
     ),
     "a class missing in val": (
         [*parts("train", "test"), "val/dog 2"],
-        [USUAL.format("train", "val/ (2 images)", "test")],
+        [USUAL.format("train", "val/ (2 images)", "test"), "no images to validate on: cat"],
     ),
     "synology": (
         [*parts("train", "test"), "train/@eaDir/cat 3", "train/cat/@eaDir/0.jpg 2", "@eaDir/x 1"],
@@ -238,6 +245,19 @@ LAYOUTS = {  # what is there -> what is said, one line after the other; catalogu
         ],
     ),
     "its own cache": (["cat 9", "dog 9", "cat.cache/images-0.npy"], [ALONE.format(2, "cat, dog"), NO_TEST]),
+    "what may be a class": (
+        ["cat 9", "l2.cache 9", ".net 9", "fish.zip", "dog -> nowhere", "0001", "LICENSE.txt"],
+        [ALONE.format(2, "cat, l2.cache"), NO_TEST, "left out, as no class folder: .net, 0001, dog, fish.zip"],
+    ),
+    "images above a folder": (
+        ["cat 5", "cat/more 4", "dog 9", "dog/notes/1.txt"],
+        [
+            ALONE.format(2, "cat, dog"),
+            NO_TEST,
+            "left out, by name no image: 1 file (dog/notes/1.txt)",
+            "what lies in folders below a class folder is of that class (cat)",
+        ],
+    ),
     "valid and invalid": (["valid 9", "invalid 9"], [ALONE.format(2, "invalid, valid"), NO_TEST]),
     "letters": (
         ["a 6", "A 6", "b 6"],
@@ -306,7 +326,13 @@ NOT_UNDERSTOOD = {
     ),
     "no train": (
         parts("val", "test"),
-        "There is no folder train/ in {root}, only 2 folders (test/, val/): {LAYOUT}.",
+        "There is no folder train/ in {root}, only 2 folders (test/, val/): {LAYOUT}; if val/ or test/ is a class and no "
+        "part, rename it.",
+    ),
+    "a class called test": (
+        ["control 3", "test 3"],
+        "There is no folder train/ in {root}, only 2 folders (control/, test/): {LAYOUT}; if test/ is a class and no "
+        "part, rename it.",
     ),
     "two of a kind": (
         [*parts("train", "test"), "Training/cat 3"],
@@ -328,8 +354,27 @@ NOT_UNDERSTOOD = {
     ),
     "unknown parts": (
         ["amazon/images/bike 3", "amazon/images/mug 3", "dslr/images/bike 3", "dslr/images/mug 3"],
-        "In {root}, amazon/, dslr/ hold the same folders each (bike, mug): if those are the classes, name the outer "
-        "folders train/ and test/; if the outer ones are, put the images directly into them.",
+        "In {root}, amazon/, dslr/ hold folders of the same names (bike, mug): if those are the classes, merge the "
+        "outer folders or, where they are parts, name them train/ and test/; if the outer ones are, put the images "
+        "directly into them.",
+    ),
+    "folds": (
+        ["fold1/cat 3", "fold1/cow 3", "fold1/dog 3", "fold2/cat 3", "fold2/dog 3", "fold3/cow 3", "fold3/dog 3"],
+        "In {root}, fold1/, fold2/, fold3/ hold folders of the same names (cat, cow, dog): if those are the classes, "
+        "merge the outer folders or, where they are parts, name them train/ and test/; if the outer ones are, put the "
+        "images directly into them.",
+    ),
+    "parts in the names": (
+        ["train_cat 3", "train_dog 3", "test_cat 3", "test_dog 3"],
+        "The folders in {root} (test_cat, test_dog, train_cat, train_dog) name a part and a class each: {LAYOUT}.",
+    ),
+    "a class under two names": (
+        ["cat 3", "dog 3", "kitty -> cat"],
+        "{root}/cat and {root}/kitty are the same folder, by a symbolic link: remove one of them.",
+    ),
+    "tested on the training images": (
+        ["train/cat 3", "train/dog 3", "test -> train"],
+        "{root}/train and {root}/test are the same folder, by a symbolic link: remove one of them.",
     ),
     "upper case in one part": (
         ["train/Cat 3", "train/dog 3", "test/cat 2", "test/dog 2"],
@@ -353,6 +398,10 @@ NOT_UNDERSTOOD = {
     "an empty val": (
         [*parts("train", "test"), "val/cat/", "val/dog/"],
         "{root}/val has class folders without images (cat, dog): fill or remove them.",
+    ),
+    "one image to validate on": (
+        [*parts("train", "test"), "val/cat 1"],
+        "{root}/val has one image only: add some, or remove it to validate on a part of train.",
     ),
     "too few of a class": (
         ["cat 1", "cow 8", "dog 9"],
