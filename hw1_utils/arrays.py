@@ -46,14 +46,14 @@ def load_array(path: Path) -> tuple[Tensor, dict] | None:
 
     All of it is read once, to compare checksums, and none of it is kept: the system's file cache has it.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         notes = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         array = np.load(path, mmap_mode="c")  # "c": torch wants arrays that can be written to; the file stays as it is
         if hashlib.sha256(array).hexdigest() == notes.pop("sha256"):
             return torch.from_numpy(array), notes
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError):
         pass
     return damaged(path)
 

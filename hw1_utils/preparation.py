@@ -1,5 +1,6 @@
 """Before any model: the data is there and readable, device and number format are chosen, the output folder is ours."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -147,7 +148,9 @@ def check_room(config: Config, chosen: dict[str, Part], encoders: list[FrozenEnc
     needed = sum(pixels) + sum(features)
     streamed = max(0, needed - room.left)
     needed += min(streamed, sum(features))  # those lie there twice, in the chunks that are kept and as this run's array
-    kept = sum(file.stat().st_size for file in config.cache_path.glob("*") if file.is_file())
+    kept = 0
+    with suppress(OSError):  # such a folder cannot even be named: that will be said when it is to be made
+        kept = sum(file.stat().st_size for file in config.cache_path.glob("*") if file.is_file())
     free = free_bytes(config.cache_path)
     if needed - kept <= free:
         return

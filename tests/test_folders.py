@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -326,8 +327,8 @@ NOT_UNDERSTOOD = {
     ),
     "no train": (
         parts("val", "test"),
-        "There is no folder train/ in {root}, only 2 folders (test/, val/): {LAYOUT}; if val/ or test/ is a class and no "
-        "part, rename it.",
+        "There is no folder train/ in {root}, only 2 folders (test/, val/): {LAYOUT}; if val/ or test/ is a class and "
+        "no part, rename it.",
     ),
     "a class called test": (
         ["control 3", "test 3"],
@@ -416,6 +417,21 @@ def test_what_is_not_understood_is_refused_with_what_was_found(tmp_path, folders
     lay(tmp_path, *folders)
     said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path)))
     assert said == sentence.format(root=tmp_path, LAYOUT=LAYOUT)
+
+
+@pytest.mark.parametrize("place", ["", "cat", "dog/more"])
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch, place):
+    lay(tmp_path, "cat 3", "dog 3", "dog/more 2")
+    closed, scandir = tmp_path / place, os.scandir
+
+    def refuse(path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path)))
+    assert said == f"{closed} cannot be read (Permission denied): mend that or move it away."
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
