@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,7 +32,8 @@ def cached_array(path: Path, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, d
         with open(partial_beside(path), "rb+") as file:
             _take_room(file, array.offset + array.nbytes)
     except OSError as error:
-        partial_beside(path).unlink(missing_ok=True)
+        with suppress(OSError):
+            partial_beside(path).unlink(missing_ok=True)
         print(f"Not cached, the run goes on. {path} cannot be written ({error.strerror or error}).")
         yield torch.zeros(shape, dtype=torch.uint8), notes
         return

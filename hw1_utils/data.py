@@ -136,13 +136,14 @@ def load(config: Config, chosen: dict[str, Part]) -> dict[str, Split]:
         table = config.results_path / "unreadable.csv"
         write_csv(table, pd.DataFrame(bad, columns=["path", "why"])) if bad else table.unlink(missing_ok=True)
     named = some([f"{path} ({why})" for path, why in bad])
+    whole = "the whole list: results/unreadable.csv"
     if bad and not config.skip_unreadable:
         raise Hw1Error(
             f"{len(bad)} files cannot be read as images: {named}: remove or replace them, or set skip_unreadable=True "
-            "(the whole list: results/unreadable.csv)."
+            f"({whole})."
         )
     if bad:
-        print(f"Left out, as they cannot be read as images: {len(bad)} files: {named}")
+        print(f"Left out, as they cannot be read as images: {len(bad)} files: {named}; {whole}")
     return {name: _split(name, chosen[name], images, failures, levels) for name, (images, failures) in read.items()}
 
 
