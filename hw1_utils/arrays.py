@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,7 +32,8 @@ def cached_array(path: Path, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, d
         with open(partial_beside(path), "rb+") as file:
             _take_room(file, array.offset + array.nbytes)
     except OSError as error:
-        partial_beside(path).unlink(missing_ok=True)
+        with suppress(OSError):
+            partial_beside(path).unlink(missing_ok=True)
         print(f"Not cached, the run goes on. {path} cannot be written ({error.strerror or error}).")
         yield torch.zeros(shape, dtype=torch.uint8), notes
         return
@@ -46,14 +47,14 @@ def load_array(path: Path) -> tuple[Tensor, dict] | None:
 
     All of it is read once, to compare checksums, and none of it is kept: the system's file cache has it.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         notes = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         array = np.load(path, mmap_mode="c")  # "c": torch wants arrays that can be written to; the file stays as it is
         if hashlib.sha256(array).hexdigest() == notes.pop("sha256"):
             return torch.from_numpy(array), notes
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError):
         pass
     return damaged(path)
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from sklearn.model_selection import train_test_split
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from .arrays import Room, cached_array, load_array
 from .config import Config
-from .files import Hw1Error, file_version, partial_beside, read_sealed, sha256_tensors, some, write_sealed
-from .folders import Part, find_parts, scan, singles
+from .files import Hw1Error, file_version, partial_beside, read_sealed, sha256_tensors, some, write_csv, write_sealed
+from .folders import Part, Parts, find_parts, scan, singles
 from .images import READING, Levels, decode, measure_levels
 
 STATISTICS_CHUNK = 4096  # images counted at a time
@@ -76,27 +77,21 @@ class Split:
         return replace(self, images=images, labels=self.labels.to(device), streamed=streamed)
 
 
-def load_train_val(config: Config) -> tuple[Split, Split]:
-    """Read train and val: the folder's own validation part or else, stratified by class and seeded, a part of train.
+def choose(config: Config, parts: Parts) -> dict[str, Part]:
+    """Which files are train, val and test, as many as asked for, before one is opened: stratified by class and seeded.
+
+    Val comes out of the folder's own validation part or else out of train.
 
     Raises:
-        Hw1Error: no usable folder, unreadable images, or too few images for the split.
+        Hw1Error: no usable folder, too few images for the split, or fewer asked for than there are classes.
     """
-    parts = find_parts(config)
-    part = scan(config, parts, "train")
+    test, part = _choose_test(config, parts), scan(config, parts, "train")
     labels = np.array(part.labels)
-    levels = _levels(config, part)
-    if levels:
-        ranges = ", ".join(f"{black:,.6g} is black and {white:,.6g} white" for black, white in levels.values())
-        print(f"  in grey images of more than 8 bits {ranges}, going by images to train on")
     if "val" in parts.folders:
         own, count = scan(config, parts, "val"), config.train_size or len(part)
         _refuse_too_few("train_size", count, part)
-        rows = pick(np.array(own.labels), config.val_size or len(own), config.seed)
-        return (
-            _decode(config, "train", part, pick(labels, count, config.seed), levels),
-            _decode(config, "val", own, rows, levels),
-        )
+        val = own.take(pick(np.array(own.labels), config.val_size or len(own), config.seed))
+        return {"train": part.take(pick(labels, count, config.seed)), "val": val, "test": test}
     tenth = max(len(part.classes), round(0.1 * len(labels)))
     val_size = config.val_size or tenth
     train_size = config.train_size or len(labels) - val_size
@@ -104,7 +99,7 @@ def load_train_val(config: Config) -> tuple[Split, Split]:
         print(f"{config.data_path.name} has {len(labels):,} images to train on: all are used, a tenth to validate.")
         train_size, val_size = len(labels) - tenth, tenth
     try:
-        train, val = train_test_split(
+        rows = train_test_split(
             np.arange(len(labels)),
             train_size=train_size,
             test_size=val_size,
@@ -117,11 +112,42 @@ def load_train_val(config: Config) -> tuple[Split, Split]:
             f"{val_size} for validation{singles(labels, part.classes) or f' ({error})'}: add images or lower "
             "train_size and val_size."
         ) from error
-    train, val = _with_every_class(labels, train, val)
-    return (
-        _decode(config, "train", part, np.sort(train), levels),
-        _decode(config, "val", part, np.sort(val), levels),
-    )
+    train, val = (part.take(np.sort(chosen)) for chosen in _with_every_class(labels, *rows))
+    return {"train": train, "val": val, "test": test}
+
+
+def _choose_test(config: Config, parts: Parts) -> Part:
+    part = scan(config, parts, "test")
+    count = config.test_size or len(part)
+    _refuse_too_few("test_size", count, part)
+    return part.take(pick(np.array(part.labels), count, config.seed))
+
+
+def load(config: Config, chosen: dict[str, Part]) -> dict[str, Split]:
+    """Decode the files that `choose` chose. Those of all parts that cannot be read are in results/unreadable.csv.
+
+    Raises:
+        Hw1Error: unreadable images.
+    """
+    levels = _levels(config, scan(config, find_parts(config), "train"))
+    read = {name: _pixels(config, part.paths, config.image_size, levels) for name, part in chosen.items()}
+    bad = [(chosen[name].paths[row], why) for name, (_, failures) in read.items() for row, why in failures.items()]
+    if "train" in chosen:  # a run's beginning; at its end the test alone is read again
+        if levels:
+            ranges = ", ".join(f"{black:,.6g} is black and {white:,.6g} white" for black, white in levels.values())
+            print(f"  in grey images of more than 8 bits {ranges}, going by images to train on")
+        table = config.results_path / "unreadable.csv"
+        write_csv(table, pd.DataFrame(bad, columns=["path", "why"])) if bad else table.unlink(missing_ok=True)
+    named = some([f"{path} ({why})" for path, why in bad])
+    whole = "the whole list: results/unreadable.csv"
+    if bad and not config.skip_unreadable:
+        raise Hw1Error(
+            f"{len(bad)} files cannot be read as images: {named}: remove or replace them, or set skip_unreadable=True "
+            f"({whole})."
+        )
+    if bad:
+        print(f"Left out, as they cannot be read as images: {len(bad)} files: {named}; {whole}")
+    return {name: _split(name, chosen[name], images, failures, levels) for name, (images, failures) in read.items()}
 
 
 def load_test(config: Config) -> Split:
@@ -130,12 +156,7 @@ def load_test(config: Config) -> Split:
     Raises:
         Hw1Error: no usable folder, unreadable images, or fewer images asked for than there are classes.
     """
-    parts = find_parts(config)
-    part = scan(config, parts, "test")
-    count = config.test_size or len(part)
-    _refuse_too_few("test_size", count, part)
-    index = pick(np.array(part.labels), count, config.seed)
-    return _decode(config, "test", part, index, _levels(config, scan(config, parts, "train")))
+    return load(config, {"test": _choose_test(config, find_parts(config))})["test"]
 
 
 def _refuse_too_few(name: str, count: int, part: Part) -> None:
@@ -221,18 +242,12 @@ def with_side(split: Split, config: Config, side: int, room: Room) -> Split:
     return replace(split, images=images, part=None, whole_sha256="").to(split.labels.device, room)
 
 
-def _decode(config: Config, name: str, part: Part, index: np.ndarray, levels: Levels) -> Split:
-    """The chosen files as a Split; those that cannot be read are named."""
-    paths, labels = [part.paths[i] for i in index], [part.labels[i] for i in index]
-    images, failures = _pixels(config, paths, config.image_size, levels)
-    good = [i for i in range(len(paths)) if i not in failures]
-    if failures:
-        print(f"Left out, as they cannot be read as images: {len(failures)} files: {_named(paths, failures)}")
-        lost = {part.classes[label] for label in set(labels) - {labels[i] for i in good}}
-        if lost:
-            raise Hw1Error(f"No readable image is left in {name} for {some(sorted(lost))}: add some.")
-    chosen = torch.tensor([labels[i] for i in good], dtype=torch.int64)
-    return Split(name, images, chosen, [paths[i] for i in good], part.classes, levels=levels)
+def _split(name: str, part: Part, images: Tensor, failures: dict[int, str], levels: Levels) -> Split:
+    """The files that could be read as a Split."""
+    good = part.take(row for row in range(len(part)) if row not in failures)
+    if lost := {part.classes[label] for label in set(part.labels) - set(good.labels)}:
+        raise Hw1Error(f"No readable image is left in {name} for {some(sorted(lost))}: add some.")
+    return Split(name, images, torch.tensor(good.labels, dtype=torch.int64), good.paths, part.classes, levels=levels)
 
 
 def _levels(config: Config, train: Part) -> Levels:
@@ -264,22 +279,12 @@ def _pixels(config: Config, paths: list[str], side: int, levels: Levels) -> tupl
     if cached := load_array(cache):
         images, notes = cached
         failures = {int(row): why for row, why in notes["unreadable"].items()}
-        again = [files[row] for row in failures] if config.skip_unreadable else []
-        still = len(decode(again, side, levels=levels)[1]) if again else 0
+        still = len(decode([files[row] for row in failures], side, levels=levels)[1]) if failures else 0
         if still == len(failures):
             return images[: len(files) - len(failures)], failures
     with cached_array(cache, (len(files), 3, side, side)) as (images, notes):
         _, failures = decode(files, side, images, levels=levels)
-        if failures and not config.skip_unreadable:
-            raise Hw1Error(
-                f"{len(failures)} files cannot be read as images: {_named(paths, failures)}: remove or replace them, "
-                "or set skip_unreadable=True."
-            )
         for to, row in enumerate(i for i in range(len(files)) if failures and i not in failures):
             images[to] = images[row]  # closes the gaps
         notes["unreadable"] = {str(row): why for row, why in failures.items()}
     return images[: len(files) - len(failures)], failures
-
-
-def _named(paths: list[str], failures: dict[int, str]) -> str:
-    return some([f"{paths[row]} ({why})" for row, why in failures.items()])

@@ -60,7 +60,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def clear_partials(paths: Iterable[Path]) -> None:
     """Remove those of `paths`, files or folders, that a writer which was killed left half-written."""
-    for path in list(paths):
+    with suppress(OSError):  # where there is nothing to list, there is nothing to remove
+        paths = list(paths)
+    for path in paths:
         match = re.fullmatch(r"\.(\d+)\.partial(\..*)?", path.name)
         if match and not _is_running(int(match[1])):
             with suppress(OSError):  # somebody else's, perhaps
@@ -110,7 +112,7 @@ def file_version(path: str | Path) -> str:
 
 def free_bytes(path: Path) -> int:
     """Free space of the file system on which `path` lies, or will lie."""
-    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
+    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if os.path.exists(folder))).free
 
 
 def write_sealed(path: Path, data: bytes) -> None:
@@ -123,15 +125,20 @@ def read_sealed(path: Path) -> bytes | None:
     """What `write_sealed` wrote; None if the file is missing or, said aloud, damaged."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return damaged(path) if os.path.exists(path) else None
     digest, data = content[:32], content[32:]
     return data if hashlib.sha256(data).digest() == digest else damaged(path)
 
 
 def damaged(path: Path) -> None:
-    """Say so; nothing of it is used."""
-    print(f"The file {path.name} is damaged: it is made anew.")
+    """Say so, or why it may not even be opened; nothing of it is used."""
+    why = "is damaged"
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+    print(f"The file {path.name} {why}: it is made anew.")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -187,7 +194,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], **notes: str) -> 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
     """What `save_tensors` wrote: (tensors, notes), or None if it is missing or, said aloud, damaged."""
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         with safe_open(path, framework="pt") as f:

@@ -6,7 +6,9 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import ne
 from pathlib import Path
 
 from .config import Config
@@ -27,7 +29,7 @@ _UNLABELLED = re.compile(r"(?:.*[\W_])?(?:pred|unlabel|unsup|submission|sample|e
 _IMAGES = re.compile(r"images?|imgs?|jpegimages|pictures|photos")
 _LABELS = re.compile(r"annotations?|labels?|masks?|trimaps|xmls?|bbox(?:es)?|imagesets")
 _PIECES = re.compile(r".*images?[\W_]?(?:part[\W_]?)?\d+")  # images_001, images_002, ...
-# What file managers and systems leave behind; all that is hidden, and this project's <name>.cache, go with it.
+# What file managers and systems leave behind; all that is hidden, and this project's <folder>.cache, go with it.
 _JUNK = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information"}
 _JUNK |= {"lost+found", "lost.dir", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _ARCHIVE = re.compile(r"\.(?:zip|tar|t?gz|7z|rar)$", re.IGNORECASE)
@@ -54,6 +56,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def take(self, rows: Iterable[int]) -> "Part":
+        """These files alone."""
+        rows = list(rows)
+        return replace(self, paths=[self.paths[i] for i in rows], labels=[self.labels[i] for i in rows])
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -79,7 +86,10 @@ def check_folder(config: Config) -> Parts:
         place = read[name].folder.relative_to(config.data_path).as_posix()
         return f"{place}/ ({len(read[name]):,} images)"
 
+    _refuse_twins([*parts.folders.values(), *(f / name for f in parts.folders.values() for name in train.classes)])
     notes = list(parts.notes)
+    if "val" in read and (missing := [name for k, name in enumerate(train.classes) if k not in read["val"].labels]):
+        notes.append(f"no images to validate on: {some(missing)}")
     if "test" in parts.folders:
         validation = described("val") if "val" in read else "a part of that"
         how = f"trained on {described('train')}, validated on {validation}, tested on {described('test')}"
@@ -87,10 +97,12 @@ def check_folder(config: Config) -> Parts:
         notes.insert(0, f"{config.data_dir} has no test/: {len(test):,} of its images are put aside for the test")
         how = f"{len(train) + len(test):,} images in class folders"
     print(f"{config.data_dir}: {how}; {len(train.classes)} classes: {some(train.classes)}")
+    if dropped := [name for folder in parts.folders.values() for name in _beside_classes(folder, config.data_path)]:
+        notes.append(f"left out, as no class folder: {some(dropped)}")
     aside = sorted({path for part in read.values() for path in part.left_out})
     if aside:
         notes.append(f"left out, by name no image: {_counted(aside, 'file')}")
-    if nested := [name for name in train.classes if _only_folders(train.folder / name)]:
+    if nested := [name for name in train.classes if any(map(_holds_images, _folders(train.folder / name)))]:
         notes.append(f"what lies in folders below a class folder is of that class ({some(nested)})")
     notes += [f"classes that only case tells apart: {some(names)}" for names in _alike(train.classes, str.casefold)]
     for note in notes:
@@ -108,9 +120,9 @@ def find_parts(config: Config) -> Parts:
         Hw1Error: there is no such folder, or what is in it is not understood.
     """
     root = config.data_path
-    if root.is_file():
+    if os.path.isfile(root):
         raise Hw1Error(f"{config.data_dir} is a file: give a folder, unpacked if this is an archive; {LAYOUT}.")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise Hw1Error(f"There is no folder {config.data_dir}: {LAYOUT}.")
     top = _unwrap(root, into_parts=False)
     found: dict[str | None, list[Path]] = {"train": [], "val": [], "test": [], None: []}
@@ -120,7 +132,11 @@ def find_parts(config: Config) -> Parts:
         found["val"] = [folder for folder in found["val"] if folder.name.casefold() not in _WORDS]
         if not found["val"] + found["test"]:
             return Parts({"train": _check_classes(top)}, _copies(top))
-        raise Hw1Error(f"There is no folder train/ in {top}, {_contents(top)}: {LAYOUT}.")
+        taken = " or ".join(f"{folder.name}/" for folder in found["val"] + found["test"])
+        raise Hw1Error(
+            f"There is no folder train/ in {top}, {_contents(top)}: {LAYOUT}; if {taken} is a class and no "
+            "part, rename it."
+        )
     notes = [note for folder in found.pop(None) if (note := _why_left_out(folder, found["train"][0]))]
     if loose := _images(top):
         notes.append(f"left out, beside the parts: {_counted(loose, 'image')}")
@@ -159,6 +175,8 @@ def scan(config: Config, parts: Parts, name: str) -> Part:
     """
     folders = parts.folders
     part = _read(folders.get(name, folders["train"]), config.data_path)
+    if name == "val" and len(part) == 1:
+        raise Hw1Error(f"{part.folder} has one image only: add some, or remove it to validate on a part of train.")
     if name == "val" and part.paths:  # may lack a class that is rare
         classes = [path.name for path in _class_folders(folders["train"])]
         return replace(part, classes=classes, labels=[classes.index(part.classes[label]) for label in part.labels])
@@ -177,8 +195,7 @@ def scan(config: Config, parts: Parts, name: str) -> Part:
             f"{config.data_dir} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each "
             f"aside for the test{singles(part.labels, part.classes)}; add images, or a test/ of your own."
         ) from error
-    chosen = sorted(rows[0 if name == "train" else 1])
-    return replace(part, paths=[part.paths[i] for i in chosen], labels=[part.labels[i] for i in chosen])
+    return part.take(sorted(rows[0 if name == "train" else 1]))
 
 
 def files_below(folder: Path) -> tuple[list[str], list[str]]:
@@ -211,54 +228,58 @@ def _counted(names: list[str], kind: str) -> str:
 # ---- one folder
 
 
-def _is_junk(name: str) -> bool:
-    return name[0] == "." or name.casefold() in _JUNK or name.endswith(".cache")
+def _scan(folder: Path) -> list[os.DirEntry]:
+    """What lies directly inside, but for what is hidden, left behind by systems or a cache of this project."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise Hw1Error(f"{folder} cannot be read ({error.strerror}): mend that or move it away.") from error
+    caches = {f"{entry.name}.cache" for entry in entries}  # a class may be called l2.cache
+    return [e for e in entries if not (e.name[0] == "." or e.name.casefold() in _JUNK or e.name in caches)]
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of its files) for this one and all below it."""
-
-    def refuse(error: OSError) -> None:
-        raise Hw1Error(f"{error.filename} cannot be read ({error.strerror}): mend that or move it away.") from error
-
-    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not _is_junk(name)]
-        for name in folders:
-            _refuse_loop(Path(here, name))
-        yield here, [name for name in files if not _is_junk(name)]
-
-
-def _refuse_loop(path: Path) -> None:
-    """Raise Hw1Error if this is a symbolic link to a folder above it: it would be walked for ever."""
-    if path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}:
-        raise Hw1Error(f"{path} is a symbolic link to a folder that contains it: remove it.")
+    yield str(folder), [entry.name for entry in _scan(folder) if not _is_folder(entry)]
+    for inside in _folders(folder):
+        yield from _walk(inside)
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders directly inside."""
-    inside = [entry for entry in os.scandir(folder) if not _is_junk(entry.name) and entry.is_dir()]
-    for entry in inside:
-        if entry.is_symlink():
-            _refuse_loop(Path(entry.path))
-    return sorted(folder / entry.name for entry in inside)
+    """The folders directly inside.
+
+    Raises:
+        Hw1Error: one is a symbolic link to a folder above it: it would be walked for ever.
+    """
+    inside = sorted(folder / entry.name for entry in _scan(folder) if _is_folder(entry))
+    for path in inside:
+        if path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}:
+            raise Hw1Error(f"{path} is a symbolic link to a folder that contains it: remove it.")
+    return inside
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    with suppress(OSError):  # a link in a circle, or to where one may not look
+        return entry.is_dir()
+    return False
 
 
 def _images(folder: Path) -> list[str]:
     """Names of the files directly inside that look like images."""
-    return sorted(e.name for e in os.scandir(folder) if not _is_junk(e.name) and _IMAGE.search(e.name))
+    return sorted(entry.name for entry in _scan(folder) if _IMAGE.search(entry.name))
 
 
 def _may_be_image(entry: os.DirEntry) -> bool:
-    return not (_is_junk(entry.name) or _NO_IMAGE.search(entry.name) or entry.is_dir())
+    return not (_NO_IMAGE.search(entry.name) or _is_folder(entry))
 
 
 def _only_folders(folder: Path) -> list[Path]:
     """The folders directly inside, if there is no file among them that may be an image."""
-    return [] if any(map(_may_be_image, os.scandir(folder))) else _folders(folder)
+    return [] if any(map(_may_be_image, _scan(folder))) else _folders(folder)
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(map(_may_be_image, os.scandir(folder))) or any(map(_holds_images, _folders(folder)))
+    return any(map(_may_be_image, _scan(folder))) or any(map(_holds_images, _folders(folder)))
 
 
 def _holds_files(folder: Path) -> bool:
@@ -268,7 +289,7 @@ def _holds_files(folder: Path) -> bool:
 def _contents(folder: Path) -> str:
     """What lies directly inside, in a few words."""
     folders, images = [f"{path.name}/" for path in _folders(folder)], _images(folder)
-    others = sorted(e.name for e in os.scandir(folder) if not _is_junk(e.name) and e.is_file() and e.name not in images)
+    others = sorted(e.name for e in _scan(folder) if not _is_folder(e) and e.name not in images)
     kinds = {"folder": folders, "image": images, "other file": others}
     words = [_counted(names, kind) for kind, names in kinds.items() if names]
     unpack = ", to be unpacked" if any(_ARCHIVE.search(name) for name in others) else ""
@@ -358,6 +379,10 @@ def _check_classes(folder: Path) -> Path:
             f"The folders in {folder} ({some(names)}) look like images whose labels stand in files, which are not "
             f"read: {LAYOUT}."
         )
+    words = [re.findall(r"[^\W_]+", name) for name in lower]
+    bare = [[word for word in said if not _part_of(word)] for said in words]
+    if all(map(ne, words, bare)) and len(set(map(tuple, bare))) < len(bare):
+        raise Hw1Error(f"The folders in {folder} ({some(names)}) name a part and a class each: {LAYOUT}.")
     for twins in _alike(names, str):
         raise Hw1Error(
             f"Class folders in {folder} look the same and differ only in their Unicode form or in spaces around the "
@@ -372,13 +397,30 @@ def _check_classes(folder: Path) -> Path:
             f"In {folder}, {deep}/ holds folders ({some(deeper[deep])}) and {flat}/ does not: it is not clear which "
             "are the classes; put all class folders side by side."
         )
-    if len(deeper) > 1 and len(set(map(tuple, deeper.values()))) == 1:
+    counts = Counter(name for below in deeper.values() for name in below)
+    shared = sorted(name for name, count in counts.items() if count > 1)
+    if len(shared) > len(counts) / 2:
         raise Hw1Error(
-            f"In {folder}, {some([f'{name}/' for name in names])} hold the same folders each "
-            f"({some(deeper[names[0]])}): if those are the classes, name the outer folders train/ and test/; if the "
-            "outer ones are, put the images directly into them."
+            f"In {folder}, {some([f'{name}/' for name in names])} hold folders of the same names ({some(shared)}): if "
+            "those are the classes, merge the outer folders or, where they are parts, name them train/ and test/; if "
+            "the outer ones are, put the images directly into them."
         )
     return folder
+
+
+def _beside_classes(folder: Path, data: Path) -> list[str]:
+    """What lies among class folders and may be meant as a class: archives, dangling links, hidden folders of images."""
+    names = {e.name for e in _scan(folder) if _may_be_image(e) or _ARCHIVE.search(e.name)}
+    names |= {path.parent.name for path in folder.glob(".*/*") if _IMAGE.search(path.name)}
+    return [(folder / name).relative_to(data).as_posix() for name in sorted(names)]
+
+
+def _refuse_twins(folders: list[Path]) -> None:
+    """Raise Hw1Error if two of them are one, by symbolic links."""
+    seen: dict[Path, Path] = {}
+    for path in folders:
+        if (twin := seen.setdefault(path.resolve(), path)) != path:
+            raise Hw1Error(f"{twin} and {path} are the same folder, by a symbolic link: remove one of them.")
 
 
 def _compare_classes(train: Path, other: Path, *, every: bool) -> None:

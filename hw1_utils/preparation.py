@@ -1,5 +1,6 @@
 """Before any model: the data is there and readable, device and number format are chosen, the output folder is ours."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -11,10 +12,10 @@ from . import cifar10, metrics
 from .arrays import Room
 from .backup import Backup, make_place
 from .config import Config
-from .data import Split, load_test, load_train_val, make_toy_folder, pixel_statistics
+from .data import Split, choose, load, make_toy_folder, pixel_statistics
 from .features import Features
 from .files import Hw1Error, clear_partials, free_bytes, lock, write_csv
-from .folders import Parts, check_folder, scan
+from .folders import Part, check_folder
 from .images import measure_sizes
 from .models import FrozenEncoder, sketch_encoders
 from .runtime import (
@@ -58,8 +59,9 @@ class Setup:
 def prepare(config: Config) -> Setup:
     """Make sure the data is there, load train and val, and choose device and precision.
 
-    What can be known in seconds comes first: encoders and their weights, places to write to, room on the disk. Test
-    images are decoded, so that a damaged one is found now and not after an hour of training, and put aside.
+    What can be known in seconds comes first: the folder and what is taken of it, encoders and their weights, places
+    to write to, room on the disk. Test images are decoded, so that a damaged one is found now and not after an hour of
+    training, and put aside.
 
     Raises:
         Hw1Error: the data cannot be had or is not usable, weights cannot be had or do not fit, a place cannot be
@@ -82,12 +84,14 @@ def prepare(config: Config) -> Setup:
         make_toy_folder(config.data_path)
     if not config.is_cifar10:
         parts = check_folder(config)
+        chosen = choose(config, parts)
     encoders = sketch_encoders(config)
     if config.is_cifar10:
         cifar10.ensure_cifar10(config.data_path)
         parts = check_folder(config)
-    check_room(config, parts, encoders, room)
-    test, (train, val) = load_test(config), load_train_val(config)
+        chosen = choose(config, parts)
+    check_room(config, chosen, encoders, room)
+    train, val, test = load(config, chosen).values()
     if "test" not in parts.folders:  # they were made here, and others may want the same ones
         made = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
         write_csv(config.results_path / "split.csv", pd.concat(made))
@@ -133,7 +137,7 @@ def _keep_apart(config: Config) -> None:
             raise Hw1Error(f"{name} {place} lies in the data folder {config.data_dir}: choose one outside of it.")
 
 
-def check_room(config: Config, parts: Parts, encoders: list[FrozenEncoder], room: Room) -> None:
+def check_room(config: Config, chosen: dict[str, Part], encoders: list[FrozenEncoder], room: Room) -> None:
     """Compare what will be cached, decoded images and features, with the free disk, before anything is decoded.
 
     A cache only saves the next run its work, so a disk that is too small costs a warning. It ends the run where the
@@ -142,13 +146,9 @@ def check_room(config: Config, parts: Parts, encoders: list[FrozenEncoder], room
     Raises:
         Hw1Error: with what is needed and what is free.
     """
-    files = {name: scan(config, parts, name) for name in {"train", "test", *parts.folders}}
-    asked = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
-    if "val" not in files and config.train_size:  # it comes out of train
-        asked["train"] += config.val_size or len(files["train"]) // 10
-    images = sum(min(len(part), asked[name] or len(part)) for name, part in files.items())
+    images = sum(map(len, chosen.values()))
     try:
-        largest = max(measure_sizes([str(config.data_path / path) for path in files["train"].paths]).largest)
+        largest = max(measure_sizes([str(config.data_path / path) for path in chosen["train"].paths]).largest)
     except ValueError:  # nothing can be read: that will be said, with the files' names
         return
     wanted = {max(config.image_size, min(max(encoder.input_size), largest)) for encoder in encoders}
@@ -157,7 +157,9 @@ def check_room(config: Config, parts: Parts, encoders: list[FrozenEncoder], room
     needed = sum(pixels) + sum(features)
     streamed = max(0, needed - room.left)
     needed += min(streamed, sum(features))  # those lie there twice, in the chunks that are kept and as this run's array
-    kept = sum(file.stat().st_size for file in config.cache_path.glob("*") if file.is_file())
+    kept = 0
+    with suppress(OSError):  # such a folder cannot even be named: that will be said when it is to be made
+        kept = sum(file.stat().st_size for file in config.cache_path.glob("*") if file.is_file())
     free = free_bytes(config.cache_path)
     if needed - kept <= free:
         return

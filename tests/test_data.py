@@ -5,11 +5,19 @@ import os
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 from PIL import Image
 
 from hw1_utils import data
 from hw1_utils.arrays import Room
-from hw1_utils.data import load_test, load_train_val, pick, pixel_statistics, with_side
+from hw1_utils.data import choose, load, load_test, pick, pixel_statistics, with_side
+from hw1_utils.folders import find_parts
+from hw1_utils.preparation import prepare
+
+
+def load_train_val(config):
+    splits = load(config, choose(config, find_parts(config)))
+    return splits["train"], splits["val"]
 
 
 def refuse(*args, **kwargs):
@@ -139,6 +147,13 @@ def test_a_disk_without_room_for_the_cache_costs_a_warning(make_smoke_config, mo
     monkeypatch.setattr("hw1_utils.arrays.os.posix_fallocate", full)
     assert torch.equal(load_test(config).images, expected)
     assert "Not cached, the run goes on" in capsys.readouterr().out and not list(config.cache_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["toy", "long" * 63])  # with .cache behind it no name any more
+def test_a_cache_that_can_never_be_costs_a_warning(make_smoke_config, toy_folder, capsys, name):
+    toy_folder.with_name("toy.cache").touch()  # a file
+    config = make_smoke_config(data_dir=str(toy_folder.rename(toy_folder.with_name(name))), **SMALL)
+    assert len(prepare(config).train) == 108 and capsys.readouterr().out.count("Not cached, the run goes on") == 3
 
 
 def test_unreadable_files_leave_no_gap_and_are_named_again_by_the_next_run(make_smoke_config, toy_folder, capsys):

@@ -1,11 +1,23 @@
 """A finished file is complete; a damaged one is noticed; a disk that refuses costs a warning."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from hw1_utils.files import atomic, load_tensors, save_tensors, sha256_file, sha256_tensors, write_json
+from hw1_utils.arrays import load_array
+from hw1_utils.files import (
+    atomic,
+    clear_partials,
+    free_bytes,
+    load_tensors,
+    read_sealed,
+    save_tensors,
+    sha256_file,
+    sha256_tensors,
+    write_json,
+)
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([[1, 255]], dtype=torch.uint8)}
 
@@ -100,6 +112,27 @@ def test_every_changed_byte_and_every_truncation_is_noticed(tmp_path, capsys):
         assert capsys.readouterr().out == "The file x.safetensors is damaged: it is made anew.\n"
     path.write_bytes(good)
     assert load_tensors(path) is not None
+
+
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path, capsys, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    save_tensors(tmp_path / "x", TENSORS)
+    monkeypatch.setattr("hw1_utils.files.safe_open", refuse)  # root may open any file
+    monkeypatch.setattr(Path, "open", refuse)
+    for load in (load_tensors, load_array, read_sealed):
+        assert load(tmp_path / "x") is None
+        assert capsys.readouterr().out == "The file x cannot be read (Permission denied): it is made anew.\n"
+
+
+@pytest.mark.parametrize("folder", ["a file", "long" * 99])
+def test_in_a_folder_that_cannot_be_is_nothing(tmp_path, capsys, folder):
+    (tmp_path / "a file").touch()
+    clear_partials((tmp_path / folder).rglob(".*.partial*"))
+    for load in (load_tensors, load_array, read_sealed):
+        assert load(tmp_path / folder / "x") is None
+    assert free_bytes(tmp_path / folder) > 0 and capsys.readouterr().out == ""
 
 
 def test_an_unwritable_place_costs_a_warning_only(tmp_path, capsys):

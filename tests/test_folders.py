@@ -3,24 +3,30 @@
 import dataclasses
 import os
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from hw1_utils import images
+from hw1_utils import data, images
 from hw1_utils.config import make_config
-from hw1_utils.data import load_test, load_train_val
+from hw1_utils.data import choose, load, load_test
 from hw1_utils.experiment import prepare
 from hw1_utils.files import Hw1Error
-from hw1_utils.folders import LAYOUT, check_folder
+from hw1_utils.folders import LAYOUT, check_folder, find_parts
 
 
 def refusal(function, config) -> str:
     with pytest.raises(Hw1Error) as caught:
         function(config)
     return str(caught.value)
+
+
+def chosen(config):
+    return choose(config, find_parts(config))
 
 
 def no_folder(root):
@@ -134,8 +140,15 @@ def test_catalogue(make_smoke_config, toy_folder, monkeypatch, spoil, sentence):
 
 
 def lay(root, *folders):
-    """Make what is looked at, empty files: `a/b 3` is three images in a/b, `a/b.txt` a file, `a/` a folder."""
+    """Make what is looked at, empty files.
+
+    `a/b 3` is three images in a/b, `a/b.txt` a file, `a/` a folder, `a -> b` a link.
+    """
     for folder in folders:
+        link, _, target = folder.partition(" -> ")
+        if target:
+            (root / link).symlink_to(target)
+            continue
         name, _, count = folder.rpartition(" ")
         for i in range(int(count) if name else 0):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -199,7 +212,7 @@ LAYOUTS = {  # what is there -> what is said, one line after the other; catalogu
     ),
     "a class missing in val": (
         [*parts("train", "test"), "val/dog 2"],
-        [USUAL.format("train", "val/ (2 images)", "test")],
+        [USUAL.format("train", "val/ (2 images)", "test"), "no images to validate on: cat"],
     ),
     "synology": (
         [*parts("train", "test"), "train/@eaDir/cat 3", "train/cat/@eaDir/0.jpg 2", "@eaDir/x 1"],
@@ -233,6 +246,19 @@ LAYOUTS = {  # what is there -> what is said, one line after the other; catalogu
         ],
     ),
     "its own cache": (["cat 9", "dog 9", "cat.cache/images-0.npy"], [ALONE.format(2, "cat, dog"), NO_TEST]),
+    "what may be a class": (
+        ["cat 9", "l2.cache 9", ".net 9", "fish.zip", "dog -> nowhere", "0001", "LICENSE.txt"],
+        [ALONE.format(2, "cat, l2.cache"), NO_TEST, "left out, as no class folder: .net, 0001, dog, fish.zip"],
+    ),
+    "images above a folder": (
+        ["cat 5", "cat/more 4", "dog 9", "dog/notes/1.txt"],
+        [
+            ALONE.format(2, "cat, dog"),
+            NO_TEST,
+            "left out, by name no image: 1 file (dog/notes/1.txt)",
+            "what lies in folders below a class folder is of that class (cat)",
+        ],
+    ),
     "valid and invalid": (["valid 9", "invalid 9"], [ALONE.format(2, "invalid, valid"), NO_TEST]),
     "letters": (
         ["a 6", "A 6", "b 6"],
@@ -301,7 +327,13 @@ NOT_UNDERSTOOD = {
     ),
     "no train": (
         parts("val", "test"),
-        "There is no folder train/ in {root}, only 2 folders (test/, val/): {LAYOUT}.",
+        "There is no folder train/ in {root}, only 2 folders (test/, val/): {LAYOUT}; if val/ or test/ is a class and "
+        "no part, rename it.",
+    ),
+    "a class called test": (
+        ["control 3", "test 3"],
+        "There is no folder train/ in {root}, only 2 folders (control/, test/): {LAYOUT}; if test/ is a class and no "
+        "part, rename it.",
     ),
     "two of a kind": (
         [*parts("train", "test"), "Training/cat 3"],
@@ -323,8 +355,27 @@ NOT_UNDERSTOOD = {
     ),
     "unknown parts": (
         ["amazon/images/bike 3", "amazon/images/mug 3", "dslr/images/bike 3", "dslr/images/mug 3"],
-        "In {root}, amazon/, dslr/ hold the same folders each (bike, mug): if those are the classes, name the outer "
-        "folders train/ and test/; if the outer ones are, put the images directly into them.",
+        "In {root}, amazon/, dslr/ hold folders of the same names (bike, mug): if those are the classes, merge the "
+        "outer folders or, where they are parts, name them train/ and test/; if the outer ones are, put the images "
+        "directly into them.",
+    ),
+    "folds": (
+        ["fold1/cat 3", "fold1/cow 3", "fold1/dog 3", "fold2/cat 3", "fold2/dog 3", "fold3/cow 3", "fold3/dog 3"],
+        "In {root}, fold1/, fold2/, fold3/ hold folders of the same names (cat, cow, dog): if those are the classes, "
+        "merge the outer folders or, where they are parts, name them train/ and test/; if the outer ones are, put the "
+        "images directly into them.",
+    ),
+    "parts in the names": (
+        ["train_cat 3", "train_dog 3", "test_cat 3", "test_dog 3"],
+        "The folders in {root} (test_cat, test_dog, train_cat, train_dog) name a part and a class each: {LAYOUT}.",
+    ),
+    "a class under two names": (
+        ["cat 3", "dog 3", "kitty -> cat"],
+        "{root}/cat and {root}/kitty are the same folder, by a symbolic link: remove one of them.",
+    ),
+    "tested on the training images": (
+        ["train/cat 3", "train/dog 3", "test -> train"],
+        "{root}/train and {root}/test are the same folder, by a symbolic link: remove one of them.",
     ),
     "upper case in one part": (
         ["train/Cat 3", "train/dog 3", "test/cat 2", "test/dog 2"],
@@ -349,6 +400,10 @@ NOT_UNDERSTOOD = {
         [*parts("train", "test"), "val/cat/", "val/dog/"],
         "{root}/val has class folders without images (cat, dog): fill or remove them.",
     ),
+    "one image to validate on": (
+        [*parts("train", "test"), "val/cat 1"],
+        "{root}/val has one image only: add some, or remove it to validate on a part of train.",
+    ),
     "too few of a class": (
         ["cat 1", "cow 8", "dog 9"],
         "{root} has 18 images in 3 classes: too few to put a fifth of each aside for the test (one image only: cat); "
@@ -362,6 +417,21 @@ def test_what_is_not_understood_is_refused_with_what_was_found(tmp_path, folders
     lay(tmp_path, *folders)
     said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path)))
     assert said == sentence.format(root=tmp_path, LAYOUT=LAYOUT)
+
+
+@pytest.mark.parametrize("place", ["", "cat", "dog/more"])
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch, place):
+    lay(tmp_path, "cat 3", "dog 3", "dog/more 2")
+    closed, scandir = tmp_path / place, os.scandir
+
+    def refuse(path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path)))
+    assert said == f"{closed} cannot be read (Permission denied): mend that or move it away."
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
@@ -385,9 +455,9 @@ def test_a_validation_part_of_ones_own_is_what_is_validated_on(make_smoke_config
     for path, label in zip(setup.val.paths, setup.val.labels, strict=True):
         assert path.split("/")[1] == setup.classes[label]
     assert not (setup.config.results_path / "split.csv").exists()
-    train, val = load_train_val(make_smoke_config(train_size=30, val_size=6))
-    assert set(train.counts().values()) == {10} and sorted(val.counts().values()) == [0, 3, 3]
-    assert len(load_train_val(make_smoke_config(val_size=500))[1]) == 20
+    fewer = chosen(make_smoke_config(train_size=30, val_size=6))
+    assert [sorted(Counter(fewer[name].labels).values()) for name in ("train", "val")] == [[10, 10, 10], [3, 3]]
+    assert len(chosen(make_smoke_config(val_size=500))["val"]) == 20
 
 
 def test_parts_of_any_name_in_any_wrapping_give_the_same_data(make_smoke_config, toy_folder, tmp_path):
@@ -455,16 +525,27 @@ def spoil_four_files(root):
     (root / "test/colour_0/notes").write_text("a file that is no image at all")
 
 
-def test_unreadable_files_are_named_before_anything_is_trained(make_smoke_config, toy_folder):
+def test_unreadable_files_of_all_parts_are_named_at_once(make_smoke_config, toy_folder, monkeypatch, capsys):
     spoil_four_files(toy_folder)
-    sentence = (
-        "5 files cannot be read as images: test/colour_0/00000.png (empty), test/colour_0/00001.png (not an "
-        "image), test/colour_0/00002.png (damaged), test/colour_0/00003.png (No such file or directory), "
-        "test/colour_0/notes (not an image): remove or replace them, or set skip_unreadable=True."
-    )
+    (toy_folder / "train/colour_0/notes").touch()
     config = dataclasses.replace(make_smoke_config(), profile="quick")
-    assert refusal(load_test, config) == refusal(prepare, config) == sentence
-    assert not list(config.cache_path.iterdir())
+    table = config.results_path / "unreadable.csv"
+    said = refusal(prepare, config)
+    assert said.startswith("6 files cannot be read as images: train/colour_0/notes (")
+    assert said.endswith("or set skip_unreadable=True (the whole list: results/unreadable.csv).")
+    bad = [f"test/colour_0/{name}" for name in ("00000.png", "00001.png", "00002.png", "00003.png", "notes")]
+    why = ["empty", "not an image", "damaged", "No such file or directory", "not an image"]
+    rows = pd.read_csv(table)
+    assert rows["path"].tolist()[1:] == bad and rows["why"].tolist()[1:] == why
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "cached_array", lambda *args: pytest.fail("decoded once more"))
+        prepare(dataclasses.replace(config, skip_unreadable=True))
+    assert "Left out, as they cannot be read as images: 6 files: train/colour_0/notes (" in capsys.readouterr().out
+    assert pd.read_csv(table).equals(rows)
+    for path in rows["path"]:
+        (toy_folder / path).unlink()
+    prepare(config)
+    assert not table.exists()
 
 
 def test_of_many_unreadable_files_five_are_named(make_smoke_config, toy_folder):
@@ -501,8 +582,9 @@ def test_a_file_that_can_be_read_again_is_not_remembered_as_damaged(make_smoke_c
 def test_a_class_too_rare_for_validation_is_no_error(make_smoke_config, toy_folder):
     for path in list((toy_folder / "train" / "colour_2").iterdir())[3:]:
         path.unlink()
-    train, val = load_train_val(make_smoke_config())
-    assert train.counts()["colour_2"] == 3 and val.counts()["colour_2"] == 0
+    config = make_smoke_config()
+    splits = load(config, chosen(config))
+    assert [splits[name].counts()["colour_2"] for name in ("train", "val", "test")] == [3, 0, 10]
 
 
 def test_a_class_of_unreadable_files_only_cannot_be_left_out(make_smoke_config, toy_folder):
@@ -526,24 +608,26 @@ def test_class_and_file_names_may_be_long_and_in_any_script(make_smoke_config, t
         (toy_folder / part / "colour_1").rename(toy_folder / part / name)
         for path in (toy_folder / part / name).iterdir():
             path.rename(path.with_name("z" * 200 + "ё" + path.name))
-    train, _ = load_train_val(make_smoke_config())
-    assert name in train.classes and train.counts()[name] == 36
+    config = make_smoke_config()
+    assert load(config, chosen(config))["train"].counts()[name] == 36
 
 
-def test_too_few_images_for_the_split(make_smoke_config, toy_folder):
+def test_too_few_images_for_the_split_is_said_before_one_is_opened(make_smoke_config, toy_folder, monkeypatch):
     for path in (toy_folder / "train" / "colour_1").glob("*[1-9].png"):
         path.unlink()
     for path in (toy_folder / "train" / "colour_1").glob("000[1-9]0.png"):
         path.unlink()
-    sentence = refusal(load_train_val, make_smoke_config())
+    monkeypatch.setattr(Image, "open", None)
+    sentence = refusal(prepare, make_smoke_config())
     assert sentence == (
         "81 images in 3 classes cannot be split into 73 for training and 8 for validation (one image only: colour_1): "
         "add images or lower train_size and val_size."
     )
 
 
-def test_a_test_size_below_the_number_of_classes(make_smoke_config):
-    sentence = refusal(load_test, make_smoke_config(test_size=2))
+def test_a_test_size_below_the_number_of_classes(make_smoke_config, monkeypatch):
+    monkeypatch.setattr(Image, "open", None)
+    sentence = refusal(prepare, make_smoke_config(test_size=2))
     assert sentence == "test_size 2 is less than one image for each of 3 classes: raise it, or take None."
 
 

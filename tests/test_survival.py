@@ -90,7 +90,7 @@ def test_what_killed_writers_left_is_cleared_away(make_smoke_config):
 @pytest.fixture
 def nothing_slow(monkeypatch):
     """Decoding an image, or fetching the data, fails the test."""
-    for module, name in ((preparation, "load_test"), (preparation, "load_train_val"), (cifar10, "ensure_cifar10")):
+    for module, name in ((preparation, "load"), (cifar10, "ensure_cifar10")):
         monkeypatch.setattr(module, name, lambda *args: pytest.fail("this was to come later"))
     monkeypatch.setattr(weights_module, "_cached", lambda cfg: None)
     monkeypatch.setattr(weights_module, "reachable", lambda url: False)
@@ -143,7 +143,7 @@ def test_a_disk_too_small_for_the_caches_is_said_before_they_are_made(make_smoke
     config = make_smoke_config(**SMALL)
     monkeypatch.setattr(preparation, "free_bytes", lambda path: 800_000)
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "load_test", lambda *args: pytest.fail("decoded"))
+        patch.setattr(preparation, "load", lambda *args: pytest.fail("decoded"))
         with pytest.raises(
             Hw1Error, match=r"^\S+/toy.cache needs 1 MB for .*, which memory does not hold either, and has "
         ):
@@ -234,7 +234,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_continues_where_there_is_room(n
 def test_a_read_only_output_folder_is_found_before_any_work(new_cnn, tiny_disk, monkeypatch):
     disk = tiny_disk(5000)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    monkeypatch.setattr(preparation, "load_train_val", refuse)
+    monkeypatch.setattr(preparation, "load", refuse)
     with pytest.raises(
         Hw1Error, match=r"/tiny cannot be written \(Read-only file system\): choose another output_dir\.$"
     ):
