@@ -20,10 +20,14 @@ READER_S = 60  # within which an open TensorBoard has looked into a folder again
 
 def clear_emptied(runs: Path) -> None:
     """Remove the files that trainings have emptied and not yet removed: see `Tracker`. Before a run, not during one."""
-    for file in runs.glob("*/logs/*/events.out.tfevents.*"):
+    for folder in runs.glob("*/logs/*"):
+        files = sorted(folder.glob("events.out.tfevents.*"))
         with suppress(OSError):
-            if not file.stat().st_size:
-                file.unlink()
+            while files and not files[-1].stat().st_size:
+                files.pop()  # TensorBoard may wait at one of these: nothing newer is there yet
+            for file in files:
+                if not file.stat().st_size:
+                    file.unlink()
 
 
 class Tracker:
@@ -56,7 +60,7 @@ class Tracker:
             self.training = max(self.training + 1, int(1000 * time.time()))
         self._emptied, self._first_written = [], math.inf
         for file in files:
-            if file.name >= self._name(epoch) or not file.stat().st_size:
+            if file.name >= self._name(epoch):
                 file.unlink()
             elif file.name < self._name(0):
                 os.truncate(file, 0)

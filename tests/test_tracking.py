@@ -1,6 +1,7 @@
 """TensorBoard logs, read back with TensorBoard's own reader and served by a real server."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -128,12 +129,23 @@ def test_a_fresh_trainings_files_sort_behind_the_old_ones_and_these_go(logs, mon
     assert {file.name for file in (logs / "val").iterdir()} == names  # nothing else is left
 
 
-def test_a_training_behind_one_of_which_nothing_is_left_has_names_of_its_own(logs):
-    """TensorBoard has passed the names, though the files have gone: deleted, or emptied and cleared away."""
+def test_a_training_that_is_stopped_in_its_first_epoch_takes_nothing_away_that_is_read(logs):
+    """TensorBoard waits at the file it has read last, until there is a newer one."""
     log(logs, [1], start=1)
     (before,) = (file.name for file in (logs / "val").iterdir())
-    Tracker(logs).start_at(1)  # and stopped before its first epoch ended
-    tracking.clear_emptied(logs.parent.parent)
+    for _ in range(2):
+        Tracker(logs).start_at(1)
+        tracking.clear_emptied(logs.parent.parent)
+        assert [(file.name, file.stat().st_size) for file in (logs / "val").iterdir()] == [(before, 0)]
+    log(logs, [1], start=1)
+    assert max(file.name for file in (logs / "val").iterdir()) > before
+
+
+def test_a_training_behind_one_of_which_nothing_is_left_has_names_of_its_own(logs):
+    """TensorBoard has passed the old names all the same."""
+    log(logs, [1], start=1)
+    (before,) = (file.name for file in (logs / "val").iterdir())
+    shutil.rmtree(logs)
     log(logs, [1], start=1)
     (after,) = (file.name for file in (logs / "val").iterdir())
     assert after > before
