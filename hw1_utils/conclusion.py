@@ -317,7 +317,7 @@ def errata(quality: pd.DataFrame, costs: pd.DataFrame, sizes: pd.DataFrame) -> s
     if len(sizes) > 1:
         lines.append(
             f'3. "A ViT probe reaches 68 %" is a statement about its input. On '
-            f"{int(sizes['train_images'].iloc[0]):,} training images the same encoder gives {' and '.join(at)} "
+            f"{int(sizes['train_images'].iloc[0]):,} training images the encoder of this run gives {' and '.join(at)} "
             f"({_measure(sizes)} on validation)."
         )
     return "\n".join(lines) + "\n"
