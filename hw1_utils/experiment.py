@@ -71,7 +71,8 @@ def sanity_check(task: Task) -> list[dict]:
     except Hw1Error as error:  # it diverged
         _complain(config, str(error))
         return []
-    print(f"{task.title}: {len(fixed)} batches, accuracy {end.accuracy} after {history[-1]['epoch']} passes")
+    passes = f"{len(history)} pass{'es' if len(history) > 1 else ''}"
+    print(f"{task.title}: {len(fixed)} batches, accuracy {end.accuracy} after {passes}")
     guesses = end.probabilities.argmax(1)
     wrong = (guesses != end.labels).nonzero().flatten().tolist()
     if wrong:
@@ -80,7 +81,7 @@ def sanity_check(task: Task) -> list[dict]:
             for row in wrong
         ]
         complaint = (
-            f"after {len(history)} passes over {len(fixed)} batches {task.title} still gets {len(wrong)} of these very "
+            f"after {passes} over {len(fixed)} batches {task.title} still gets {len(wrong)} of these very "
             f"images wrong: {some(named)}"
         )
         if len(wrong) <= FEW * len(chosen) and set(wrong) <= _nearly_in_another_class(pictures, labels):

@@ -38,7 +38,8 @@ def test_the_notebook_runs_to_its_end(choices, make_smoke_config, monkeypatch, c
         return path
 
     monkeypatch.setattr(figures, "save", save)
-    settings = make_smoke_config(cnn_epochs=1, short_epochs=1, probe_epochs=1, **choices)
+    few = {"train_size": 30, "val_size": 9, "test_size": 15}
+    settings = make_smoke_config(cnn_epochs=1, short_epochs=1, probe_epochs=1, **few, **choices)
     monkeypatch.setenv("HW1_PROFILE", "smoke")
     overrides = {name: value for name, value in settings.as_dict().items() if name != "profile"}
     monkeypatch.setenv("HW1_OVERRIDES", json.dumps(overrides))
