@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,36 +72,38 @@ def extract(
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
     seconds, here, from_cache, started = 0.0, 0, 0, time.perf_counter()
     for start in range(0, len(images), CHUNK):
-        chunk = images[start : start + CHUNK]
-        pixels = hashlib.sha256(chunk.cpu().contiguous().numpy())
-        key = hashlib.sha256(f"{encoder.key()} {tuple(chunk.shape)} {pixels.hexdigest()}".encode()).hexdigest()[:24]
+        end = min(start + CHUNK, len(images))
+        pixels = hashlib.sha256()
+        for piece in _pieces(images, start, end, batch_size):
+            pixels.update(piece.cpu().contiguous().numpy())
+        shape = (end - start, *piece.shape[1:])
+        key = hashlib.sha256(f"{encoder.key()} {shape} {pixels.hexdigest()}".encode()).hexdigest()[:24]
         path = cache / f"features-{key}.safetensors"
         cached = _load(path)
         if cached is None and backup.restore(path, f"features/{path.name}"):
             cached = _load(path)
         if cached:
             values, cost = cached[0]["features"], float(cached[1]["seconds"])
-            from_cache += len(chunk)
+            from_cache += end - start
         else:
             begin = now(encoder.device)
-            values, batch_size = _encode(encoder, chunk, batch_size, say)
+            values, batch_size = _encode(encoder, images, start, end, batch_size, say)
             check_finite(values, encoder)
             cost = now(encoder.device) - begin
             if save_tensors(path, {"features": values}, seconds=str(cost), machine=machine):
                 backup.keep(path, f"features/{path.name}")
-        features[start : start + len(chunk)] = values
+        features[start:end] = values
         if not cached or cached[1].get("machine") == machine:
-            seconds, here = seconds + cost, here + len(chunk)
-        done, elapsed = start + len(chunk), time.perf_counter() - started
-        left = elapsed / done * (len(images) - done)
-        rate = f"{len(chunk) / cost:,.0f} images/s" if not cached else "from cache"
-        say(f"  features of {name}: {done:,} of {len(images):,} ({rate}, {left:.0f} s left)")
+            seconds, here = seconds + cost, here + end - start
+        left = (time.perf_counter() - started) / end * (len(images) - end)
+        rate = f"{(end - start) / cost:,.0f} images/s" if not cached else "from cache"
+        say(f"  features of {name}: {end:,} of {len(images):,} ({rate}, {left:.0f} s left)")
     if not here and timed:
-        sample = images[:TIMED]
-        _encode(encoder, sample[:batch_size], batch_size, say)  # the first pass takes longer
+        here = min(TIMED, len(images))
+        _encode(encoder, images, 0, min(batch_size, here), batch_size, say)  # the first pass takes longer
         begin = now(encoder.device)
-        _encode(encoder, sample, batch_size, say)
-        seconds, here = now(encoder.device) - begin, len(sample)
+        _encode(encoder, images, 0, here, batch_size, say)
+        seconds = now(encoder.device) - begin
         say(f"  computed on another machine or with other threads: {here} images are timed anew")
     seconds *= len(images) / max(here, 1)
     return Features(features.to(encoder.device) if resident else features, seconds, from_cache, here, not resident)
@@ -145,11 +147,19 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     return cached if cached is None or torch.isfinite(cached[0]["features"]).all() else damaged(path)
 
 
-def _encode(encoder: FrozenEncoder, images: Tensor, batch_size: int, say: Callable[[str], None]) -> tuple[Tensor, int]:
-    """(features on the CPU, the batch size that the device's memory allowed)."""
+def _pieces(images: Tensor | Split, start: int, end: int, size: int) -> Iterator[Tensor]:
+    """Some images at a time: of a part of a split, each piece is a copy."""
+    return (images[at : min(at + size, end)] for at in range(start, end, size))
+
+
+def _encode(
+    encoder: FrozenEncoder, images: Tensor | Split, start: int, end: int, batch_size: int, say: Callable[[str], None]
+) -> tuple[Tensor, int]:
+    """(features of these images, on the CPU, the batch size that the device's memory allowed)."""
 
     def encode(size: int) -> Tensor:
-        return torch.cat([encoder(part.to(encoder.device)) for part in images.split(size)]).cpu()
+        parts = [encoder(piece.to(encoder.device)) for piece in _pieces(images, start, end, size)]
+        return torch.cat(parts).cpu()
 
     try:
         fits, values = halving(encode, batch_size)
