@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -123,10 +124,13 @@ def studies_work(folder: Path, memory_mb: int) -> dict[str, float]:
     setup = prepare(config)
     cnn, layers = (train(task) for task in (CNNTask(setup, "tuned"), ProbeTask(setup, "layers")))
     studies.PER_CLASS = (1000,)  # one part, of 10,000 images
+    before: dict[str, float] = {}
+    with watched(before):
+        time.sleep(10 * INTERVAL_S)
     with watched(peaks):
         studies.learning_curve(cnn, [layers])
         studies.input_sizes([layers])  # on 15,000
-    return peaks
+    return peaks | {f"{name} before": value for name, value in before.items()}
 
 
 def main() -> None:
