@@ -17,6 +17,8 @@ import torch
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from .files import some
+
 MAX_SAMPLE_VALUE = 281  # of TIFF
 READING = 3  # one more whenever `read_image` makes other pixels of a file: cached ones are not used again then
 PROGRESS_S = 10  # between two lines about a long decoding
@@ -233,7 +235,7 @@ def decode(
                 say(f"  decoded {done:,} of {len(paths):,} ({rate:,.0f} images/s, {left:.0f} s left)")
                 reported = now
     if mended:
-        named = ", ".join(Path(path).name for path in mended[:5]) + (", …" if len(mended) > 5 else "")
+        named = some(Path(path).name for path in mended)
         say(f"  JPEG files without their last bytes, which are next to nothing of the picture, are read: {named}")
     return images, failures
 
