@@ -21,7 +21,7 @@ from torch import nn
 from hw1_utils.config import make_config
 from hw1_utils.experiment import CNNTask, prepare
 from hw1_utils.preparation import Setup
-from hw1_utils.studies import _cnn_on, some_of
+from hw1_utils.studies.studies import _cnn_on, some_of
 from hw1_utils.training import evaluate, fit
 
 DECAYS: dict[str, Callable[[int], float]] = {  # title -> the decay after n steps

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import torch
 
 from hw1_utils.config import make_config
+from hw1_utils.device import now
 from hw1_utils.experiment import prepare
+from hw1_utils.measure.environment import environment
 from hw1_utils.preparation import Setup
-from hw1_utils.runtime import environment, now
 
 
 def load(**overrides: object) -> Setup:

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from hw1_utils import images
-from hw1_utils.runtime import Precision
+from hw1_utils.device import Precision
+from hw1_utils.io import images
 
 from .common import rate, ratio, show, side_by_side
 

@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hw1_utils import preparation, studies
+from hw1_utils import preparation
 from hw1_utils.config import ROOT, make_config
 from hw1_utils.data import load_test
 from hw1_utils.experiment import prepare, train
 from hw1_utils.models import load_encoder
 from hw1_utils.probes import ProbeTask
-from hw1_utils.studies import at_input_size, train_only
+from hw1_utils.studies import studies
+from hw1_utils.studies.studies import at_input_size, train_only
 from hw1_utils.tasks import CNNTask, Task
 
 from .common import load, show

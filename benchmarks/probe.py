@@ -11,7 +11,7 @@ from torch import nn
 from hw1_utils.features import extract
 from hw1_utils.models import load_encoder
 from hw1_utils.probes import ProbeTask
-from hw1_utils.studies import some_of, train_only
+from hw1_utils.studies.studies import some_of, train_only
 
 from . import literal
 from .common import load, own_process, rate, ratio, show, side_by_side

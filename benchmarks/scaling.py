@@ -10,11 +10,12 @@ import torch
 
 from hw1_utils.batching import batches
 from hw1_utils.config import make_config
+from hw1_utils.device import now
 from hw1_utils.experiment import prepare
 from hw1_utils.features import extract
+from hw1_utils.measure.environment import peak_rss_mb
+from hw1_utils.measure.profiling import time_per_call
 from hw1_utils.models import load_encoder
-from hw1_utils.profiling import time_per_call
-from hw1_utils.runtime import now, peak_rss_mb
 from hw1_utils.tasks import CNNTask
 from hw1_utils.training import fit
 

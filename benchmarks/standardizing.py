@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hw1_utils.config import make_config
 from hw1_utils.experiment import ProbeTask, prepare
-from hw1_utils.studies import some_of, train_only
+from hw1_utils.studies.studies import some_of, train_only
 
 # title -> mean and deviation, from features N×D
 WAYS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {

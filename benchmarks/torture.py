@@ -25,10 +25,12 @@ import pandas as pd
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from hw1_utils import experiment, features, judging, profiling, report
+from hw1_utils import experiment, features, judging
 from hw1_utils.config import ROOT, make_config
 from hw1_utils.data import load_test, make_toy_folder
-from hw1_utils.files import load_tensors, read_sealed
+from hw1_utils.io.files import load_tensors, read_sealed
+from hw1_utils.measure import profiling
+from hw1_utils.report import tables as report
 
 MOVES = 60  # files that a run moves into place, about
 

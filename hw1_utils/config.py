@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from .files import Hw1Error, some
-from .runtime import find_device
-from .weight_files import STAND_IN, SUFFIXES, is_meant, weights_at
+from .device import find_device
+from .errors import Hw1Error, some
+from .io.weight_files import STAND_IN, SUFFIXES, is_meant, weights_at
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 

@@ -15,11 +15,12 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from .arrays import Room, cached_array, load_array
 from .config import Config
-from .files import Hw1Error, file_version, partial_beside, read_sealed, sha256_tensors, some, write_csv, write_sealed
-from .folders import Part, Parts, find_parts, scan, singles
-from .images import READING, Levels, decode, measure_levels
+from .errors import Hw1Error, some
+from .io.arrays import Room, cached_array, load_array
+from .io.files import file_version, partial_beside, read_sealed, sha256_tensors, write_csv, write_sealed
+from .io.folders import Part, Parts, find_parts, scan, singles
+from .io.images import READING, Levels, decode, measure_levels
 
 STATISTICS_CHUNK = 4096  # images counted at a time
 LEVELS_FROM = 200  # training images, about

@@ -20,15 +20,16 @@ from torch import Tensor, nn
 
 from . import metrics
 from .batching import batches
-from .checkpoint import Checkpoint
 from .config import Config
-from .costs import measure_costs, trace_training
+from .errors import Hw1Error, some
 from .features import check_finite, standardization
-from .files import Hw1Error, read_sealed, sha256_tensors, some, write_csv, write_sealed
+from .io.checkpoint import Checkpoint
+from .io.files import read_sealed, sha256_tensors, write_csv, write_sealed
+from .io.tracking import Tracker
+from .measure.costs import measure_costs, trace_training
 from .preparation import prepare  # noqa: F401 (it belongs to the story, as the probes do)
 from .probes import ProbeTask, probe_tasks  # noqa: F401
 from .tasks import CNNTask, Task, cnn_tasks  # noqa: F401
-from .tracking import Tracker
 from .training import Evaluation, evaluate, fit, judged, overfit_check
 
 SANITY_BATCHES, SANITY_BATCH_SIZE = 3, 32

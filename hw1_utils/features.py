@@ -11,12 +11,13 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .arrays import Room, empty_array
-from .backup import Backup
 from .data import Split
-from .files import Hw1Error, damaged, load_tensors, save_tensors
+from .device import halving, now
+from .errors import Hw1Error
+from .io.arrays import Room, empty_array
+from .io.backup import Backup
+from .io.files import damaged, load_tensors, save_tensors
 from .models import FrozenEncoder
-from .runtime import halving, now
 
 TIMED = 256  # images, where none was timed on this machine
 CHUNK = 4096  # images per cache file: what an interruption can cost; rows of features taken in at a time

@@ -8,8 +8,8 @@ import pandas as pd
 
 from . import metrics
 from .data import Split
+from .errors import Hw1Error
 from .experiment import Training
-from .files import Hw1Error
 from .tasks import Task
 from .training import Evaluation, evaluate
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .augment import normalize, resize
 from .config import Config
-from .weights import build, check, find_weights
+from .io.weights import build, check, find_weights
 
 LAYERS = 4  # last blocks of a ViT whose tokens the pooling `layers` uses
 

@@ -8,27 +8,22 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from . import cifar10, metrics
-from .arrays import Room
-from .backup import Backup, make_place
+from . import metrics
 from .config import Config
 from .data import Split, choose, load, make_toy_folder, pixel_statistics
+from .device import Precision, choose_precision, find_device, keep_freed_memory, make_deterministic, room_for_arrays
+from .errors import Hw1Error
 from .features import Features
-from .files import Hw1Error, clear_partials, free_bytes, lock, write_csv
-from .folders import Part, check_folder
-from .images import measure_sizes
+from .io import cifar10
+from .io.arrays import Room
+from .io.backup import Backup, make_place
+from .io.files import clear_partials, free_bytes, lock, write_csv
+from .io.folders import Part, check_folder
+from .io.images import measure_sizes
+from .io.tracking import clear_emptied
+from .io.weights import check_names
+from .measure.environment import environment
 from .models import FrozenEncoder, sketch_encoders
-from .runtime import (
-    Precision,
-    choose_precision,
-    environment,
-    find_device,
-    keep_freed_memory,
-    make_deterministic,
-    room_for_arrays,
-)
-from .tracking import clear_emptied
-from .weights import check_names
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from .batching import batches
 from .data import Split, with_side
+from .device import Precision
 from .features import Features, extract, standardization
+from .measure.environment import timed_on
 from .models import FrozenEncoder, Preprocessed, Probe, folded, load_encoder, load_encoders
 from .preparation import Setup
-from .runtime import Precision, timed_on
 from .tasks import EVAL_BATCH, Task
 from .training import Batches, trainable
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from .augment import make_transform
 from .batching import batches, epoch_seed
 from .data import Split
+from .device import Precision
 from .models import CNN
+from .optim import RECIPES, Fp32Muon, MovingAverage, one_cycle
 from .preparation import Setup
-from .recipes import RECIPES, Fp32Muon, MovingAverage, one_cycle
-from .runtime import Precision
 from .training import Batches
 
 MUON_CLASSES = 100  # with more, orthogonalising the head costs more than the rest of the step: AdamW takes it

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint
-from .files import Hw1Error
-from .recipes import MovingAverage
-from .runtime import Precision, now
-from .tracking import Tracker
+from .device import Precision, now
+from .errors import Hw1Error
+from .io.checkpoint import Checkpoint
+from .io.tracking import Tracker
+from .optim import MovingAverage
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # (inputs, targets), on the device; targets: int64 B, or probabilities B×K
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from hw1_utils import profiling
 from hw1_utils.config import ROOT, Config, make_config
 from hw1_utils.data import make_toy_folder
+from hw1_utils.measure import profiling
 
 SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}  # seconds
 DEIT = "deit_tiny_patch16_224"

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hw1_utils import config as config_module
-from hw1_utils.__main__ import read_settings
+from hw1_utils.app.cli import read_settings
 from hw1_utils.config import ROOT, Config, make_config
-from hw1_utils.files import Hw1Error
+from hw1_utils.errors import Hw1Error
 
 
 def refusal(*args, **overrides) -> str:

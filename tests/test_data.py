@@ -9,9 +9,9 @@ from conftest import SMALL
 from PIL import Image
 
 from hw1_utils import data
-from hw1_utils.arrays import Room
 from hw1_utils.data import choose, load, load_test, pick, pixel_statistics, with_side
-from hw1_utils.folders import find_parts
+from hw1_utils.io.arrays import Room
+from hw1_utils.io.folders import find_parts
 from hw1_utils.preparation import prepare
 
 
@@ -144,7 +144,7 @@ def test_a_disk_without_room_for_the_cache_costs_a_warning(make_smoke_config, mo
     expected = load_test(config).images.clone()
     for file in config.cache_path.iterdir():
         file.unlink()
-    monkeypatch.setattr("hw1_utils.arrays.os.posix_fallocate", full)
+    monkeypatch.setattr("hw1_utils.io.arrays.os.posix_fallocate", full)
     assert torch.equal(load_test(config).images, expected)
     assert "Not cached, the run goes on" in capsys.readouterr().out and not list(config.cache_path.iterdir())
 

@@ -10,12 +10,14 @@ import torch
 from conftest import SMALL, PowerCut, numbers, same, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hw1_utils import checkpoint, experiment, studies, tasks
+from hw1_utils import experiment, tasks
 from hw1_utils.config import make_config
 from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.experiment import CNNTask, ProbeTask, cnn_tasks, prepare, sanity_check, taught_by, train
-from hw1_utils.files import read_sealed
+from hw1_utils.io import checkpoint
+from hw1_utils.io.files import read_sealed
 from hw1_utils.judging import evaluate_both_ways, judge
+from hw1_utils.studies import studies
 
 TASKS = {
     "cnn": lambda setup: CNNTask(setup, "tuned"),

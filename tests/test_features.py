@@ -5,9 +5,10 @@ import torch
 
 from hw1_utils import features as features_module
 from hw1_utils.config import make_config
+from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import ProbeTask, prepare, sanity_check
 from hw1_utils.features import extract, standardization
-from hw1_utils.files import Hw1Error, load_tensors, save_tensors
+from hw1_utils.io.files import load_tensors, save_tensors
 from hw1_utils.models import load_encoder
 
 COUNT = 12

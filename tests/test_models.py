@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
 from hw1_utils.config import make_config
+from hw1_utils.errors import Hw1Error
 from hw1_utils.features import standardization
-from hw1_utils.files import Hw1Error
 from hw1_utils.models import CNN, FrozenEncoder, Probe, folded, load_encoder
 
 CPU = torch.device("cpu")

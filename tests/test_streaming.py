@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import numbers, same, weights
 
-from hw1_utils import studies
-from hw1_utils.arrays import Room, cached_array, empty_array, load_array
 from hw1_utils.data import load_test, make_toy_folder
+from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, train
-from hw1_utils.files import Hw1Error
+from hw1_utils.io.arrays import Room, cached_array, empty_array, load_array
 from hw1_utils.judging import judge
+from hw1_utils.studies import studies
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")
 
@@ -57,7 +57,7 @@ def test_what_finds_no_room_in_memory_is_a_file_that_nobody_sees(tmp_path, monke
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hw1_utils.arrays.os.posix_fallocate", full)
+    monkeypatch.setattr("hw1_utils.io.arrays.os.posix_fallocate", full)
     with pytest.raises(Hw1Error, match=r"has no room for .* GB .*\(No space left on device\): free some"):
         empty_array((10, 5), room, tmp_path)
 

@@ -11,11 +11,14 @@ import pytest
 import torch
 from conftest import SMALL, PowerCut, numbers, same, weights
 
-from hw1_utils import backup, cifar10, experiment, features, preparation, profiling
-from hw1_utils import weights as weights_module
+from hw1_utils import experiment, features, preparation
 from hw1_utils.config import ROOT
+from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, train
-from hw1_utils.files import Hw1Error, free_bytes, write_csv
+from hw1_utils.io import backup, cifar10
+from hw1_utils.io import weights as weights_module
+from hw1_utils.io.files import free_bytes, write_csv
+from hw1_utils.measure import profiling
 from hw1_utils.models import FrozenEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")

@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from hw1_utils import training
-from hw1_utils.checkpoint import Checkpoint
-from hw1_utils.files import Hw1Error, read_sealed
-from hw1_utils.recipes import Fp32Muon, MovingAverage, Muon, muon, one_cycle
-from hw1_utils.runtime import Precision
+from hw1_utils.device import Precision
+from hw1_utils.errors import Hw1Error
+from hw1_utils.io.checkpoint import Checkpoint
+from hw1_utils.io.files import read_sealed
+from hw1_utils.optim import Fp32Muon, MovingAverage, Muon, muon, one_cycle
 from hw1_utils.training import evaluate, first_steps, fit, overfit_check
 
 FP32 = Precision("fp32")

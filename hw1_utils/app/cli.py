@@ -1,0 +1,203 @@
+"""Should you train a small CNN from scratch, or put a linear head on a frozen, pretrained ViT? On your images:
+
+python -m hw1_utils run                           CIFAR-10, the whole story: trains, compares, writes a report
+python -m hw1_utils run --data photos             your own: photos/<class>/*, or photos/train/… and photos/test/…
+python -m hw1_utils run --encoder A --encoder B   other timm encoders, side by side
+python -m hw1_utils run --cnn-epochs 5            any field of Config (hw1_utils/config.py) is an option
+python -m hw1_utils predict models/vit.safetensors new.jpg folder/    class and probability
+python -m hw1_utils export models/cnn.safetensors                     the same model as ONNX
+python -m hw1_utils report                        comparison and HTML report again, from what is on disk
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+import typing
+from pathlib import Path
+
+from ..config import PATHS, ROOT, Config, make_config, overrides_from_environment, read_setting
+from ..errors import Hw1Error
+
+
+def run(args: argparse.Namespace) -> None:
+    """Execute the notebook and say what came out and where it is."""
+    from .runner import NOTEBOOK, execute
+
+    config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
+    os.environ["HW1_PROFILE"] = config.profile
+    os.environ["HW1_OVERRIDES"] = json.dumps(overrides_from_environment() | args.settings)
+    # Only a run that writes the repository's own results/ is what its notebook shows.
+    executed = NOTEBOOK if _is_own(config) else config.output_path / "hw1.ipynb"
+    execute(executed, echo=lambda text: print(text, flush=True))
+    report(args)
+    print(f"{'executed notebook:':<28} {os.path.relpath(executed)}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the HTML report of a finished run and say what came out and where it is."""
+    import pandas as pd
+
+    from ..report.html import write_page
+
+    config = make_config(args.profile, **args.settings)
+    folder = ROOT / "outputs" / config.profile if _is_own(config) else config.output_path
+    page = write_page(config.results_path, folder / "report.html")
+    quality = pd.read_csv(config.results_path / "model_metrics_comparison.csv")
+    costs = pd.read_csv(config.results_path / "model_profile_comparison.csv")
+    leading = quality["leading"][0] if "leading" in quality else "accuracy"
+    columns = ["model", *(f"test_{leading}{end}" for end in ("", "_low", "_high")), "test_macro_f1"]
+    table = quality[columns].join(costs[["total_training_seconds", "inference_images_per_second"]])
+    places = {
+        "HTML report": page,
+        "tables and figures": config.results_path,
+        "models, to predict with": config.models_path,
+        "TensorBoard logs and traces": config.runs_path,
+    }
+    if args.json:
+        shown = {"leading": leading, "models": table.to_dict("records")}
+        print(json.dumps(shown | {"places": {what: str(where) for what, where in places.items()}}, indent=2))
+        return
+    print(f"\n{table.to_string(index=False, float_format=lambda value: f'{value:.4g}')}\n")
+    for what, where in places.items():
+        print(f"{what + ':':<28} {os.path.relpath(where)}")
+
+
+def _is_own(config: Config) -> bool:
+    """Whether a run writes the repository's own runs/ and results/."""
+    return config.output_path.resolve() == ROOT
+
+
+def data(args: argparse.Namespace) -> None:
+    """Build or check the data folder."""
+    from ..experiment import prepare
+
+    prepare(make_config(args.profile, **args.settings))
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Classify images; files that are left out or cannot be read are named at the end, with exit code 1."""
+    from ..deploy.saved import find_images, load_model
+    from ..deploy.saved import predict as classify
+    from ..device import find_device
+
+    model = load_model(Path(args.model), find_device())
+    files, left_out, empty = find_images(args.images)
+    table = classify(model, files, say=lambda text: print(text, file=sys.stderr))  # the table alone goes to stdout
+    read = table[table["error"].isna()]
+    if args.json:
+        rows = [
+            {key: value for key, value in row.items() if value is not None and value == value}
+            for row in table.to_dict("records")
+        ]
+        print(json.dumps({"model": model.title, "classes": model.classes, "images": rows}, indent=2))
+    elif len(read):
+        print(read[["path", "prediction", "probability"]].to_string(index=False, float_format=lambda p: f"{p:.3f}"))
+    problems, unread = [], table[table["error"].notna()]
+    if len(unread):
+        named = ", ".join(f"{path} ({why})" for path, why in zip(unread["path"], unread["error"], strict=True))
+        problems.append(f"{len(unread)} of {len(table)} files cannot be read as images: {named}")
+    if left_out:
+        problems.append(f"left out, by name no image: {', '.join(left_out)}")
+    if empty:
+        problems.append(f"no image in {', '.join(empty)}")
+    if problems:
+        raise Hw1Error("; ".join(problems) + ".")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write a saved model as ONNX and say how far ONNX Runtime and PyTorch agree."""
+    import torch
+
+    from ..deploy.export import export_onnx
+    from ..deploy.saved import load_model
+
+    source = Path(args.model)
+    target = Path(args.output or source.with_suffix(".onnx"))
+    if target.suffix.lower() != ".onnx" or os.path.isdir(target) or target.resolve() == source.resolve():
+        raise Hw1Error(f"The ONNX file cannot be {target}: name a file, not the model's own, that ends in .onnx.")
+    done = export_onnx(load_model(source, torch.device("cpu")), target)
+    print(
+        f"{done.path}: ONNX Runtime and PyTorch agree on {done.same} of {done.images} test pictures, "
+        f"probabilities within {done.difference:.1g}"
+    )
+
+
+def read_settings(words: list[str]) -> dict:
+    """`--cnn-epochs 5 --fresh --data photos` as fields of Config: {"cnn_epochs": "5", "fresh": True, "data_dir": …}.
+
+    A name without a value is True; other values stay text, which Config reads (see `config.read_setting`). Relative
+    paths start where the command was given; an encoder may be named several times.
+
+    Raises:
+        ValueError: a word that belongs to no name, or a name that was there before.
+    """
+    settings: dict[str, object] = {}
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    while words:
+        if not (word := words.pop(0)).startswith("--"):
+            raise ValueError(f"{word!r} belongs to no setting")
+        name = word[2:].replace("-", "_")
+        name = {"data": "data_dir"}.get(name, name)
+        value = read_setting(name, words.pop(0)) if words and not words[0].startswith("--") else True
+        if value == "":
+            continue
+        if name in PATHS and value not in (None, True) and (name, value) != ("weights", "random"):
+            value = value if value.startswith("~") else os.path.abspath(value)  # ~ is Config's to read
+        if name in settings:
+            if name != "encoder":
+                raise ValueError(f"{word} is there twice")
+            value = True if True in (settings[name], value) else f"{settings[name]},{value}"
+        settings[name] = value
+    return settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may have what the terminal's encoding lacks
+    parser = argparse.ArgumentParser(
+        prog="python -m hw1_utils", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(command: typing.Callable, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(command.__name__, help=text)
+        sub.set_defaults(command=command, json=False)
+        return sub
+
+    with_settings = {run: "execute hw1.ipynb headless", data: "build or check the data"}
+    with_settings[report] = "comparison and HTML report of a finished run"
+    for command, text in with_settings.items():
+        sub = add(command, text)
+        sub.add_argument("--profile", default="auto", help="auto, full, quick or smoke (default: HW1_PROFILE or auto)")
+    sub.add_argument("--json", action="store_true", help="for programs")
+    sub = add(predict, "classify images with a model of a finished run")
+    sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
+    sub.add_argument("images", nargs="+", help="files, or folders of any depth")
+    sub.add_argument("--json", action="store_true", help="for programs: with the probability of each class")
+    sub = add(export, "write a model as ONNX")
+    sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
+    sub.add_argument("--output", help="default: beside the model")
+    args, rest = parser.parse_known_args(argv)
+    try:
+        args.settings = read_settings(rest)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.settings and args.command not in with_settings:
+        parser.error(f"{args.command.__name__} takes no settings")
+    try:
+        args.command(args)
+    except Hw1Error as error:
+        print(f"hw1: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # of the system, where nobody has thought of it
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"hw1: {Hw1Error(f'{place}{error.strerror or error}.')}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nhw1: stopped; the same command continues after the last finished epoch.", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,1 @@
+"""A finished model as one file, to be used without the data."""

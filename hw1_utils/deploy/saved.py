@@ -1,0 +1,199 @@
+"""A finished model as one file, which needs neither data nor settings nor a model hub to be used again."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..augment import normalize
+from ..errors import Hw1Error, some
+from ..io.files import atomic, sha256_tensors
+from ..io.folders import files_below
+from ..io.images import decode
+from ..models import CNN, FrozenEncoder, Probe, folded
+
+if TYPE_CHECKING:  # who only predicts does not wait for the imports of all that trains
+    from ..experiment import Training
+
+FORMAT = 2  # of `SavedModel.info` and the names of the tensors
+
+
+class PixelCNN(nn.Module):
+    """A CNN with its normalisation."""
+
+    def __init__(self, cnn: CNN, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.cnn = cnn
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Raw uint8 B×3×S×S to logits B×K."""
+        return self.cnn(normalize(images, self.mean, self.std))
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model that was read from its file."""
+
+    module: PixelCNN | Probe  # raw uint8 B×3×S×S to float32 logits B×K; in eval mode, nothing requires a gradient
+    title: str
+    classes: list[str]  # K
+    image_size: int  # S, the side of the square to which an image file is brought first
+    info: dict  # all that the file says about the model, the fields above included
+
+
+def save_model(training: "Training", quality: dict) -> Path:
+    """Write `models/<name>.safetensors`: the judged model in float32, an encoder included, and how it is used.
+
+    Args:
+        quality: figures to be kept with the model as `info["test"]`, plain numbers and text; may be empty.
+
+    Raises:
+        Hw1Error: the disk is full, the folder read-only or the like.
+    """
+    task, setup = training.task, training.task.setup
+    info = {"format": FORMAT} | {name: getattr(task, name) for name in ("name", "title", "kind", "variant")}
+    info |= {"classes": setup.classes, "image_size": task.image_size, "levels": setup.train.levels}
+    info |= {"config": setup.config.shown(), "environment": setup.environment, "test": quality}
+    tensors = task.on_images(training.model).state_dict()
+    if task.kind == "cnn":
+        info["preprocessing"] = {"mean": setup.mean.tolist(), "std": setup.std.tolist()}
+    else:
+        encoder = task.full_model.encoder
+        info["encoder"] = {name: getattr(encoder, name) for name in ("name", "source", "weights_sha256")}
+        info["preprocessing"] = {
+            "input_size": [3, *encoder.input_size],
+            "interpolation": encoder.interpolation,
+            "mean": encoder.mean.tolist(),
+            "std": encoder.std.tolist(),
+        }
+    # Copies: safetensors takes neither channels_last nor tensors that share their memory.
+    tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    text = json.dumps(info, ensure_ascii=False, allow_nan=False)
+    path = setup.config.models_path / f"{task.name}.safetensors"
+    data = save(tensors, {"hw1": text, "sha256": _checksum(text, tensors)})
+    with atomic(path) as partial:
+        partial.write_bytes(data)
+    return path
+
+
+def load_model(path: Path, device: torch.device) -> SavedModel:
+    """What `save_model` wrote.
+
+    Raises:
+        Hw1Error: no such file, none of this package, a damaged or a newer one, or a timm that builds other encoders.
+    """
+    if not os.path.isfile(path):
+        raise Hw1Error(f"There is no model file {path}.")
+    try:
+        with safe_open(path, framework="pt") as f:
+            notes = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise Hw1Error(f"{path} is no safetensors file, or a damaged one ({error}).") from error
+    if "hw1" not in notes:
+        raise Hw1Error(f"{path} is no model of this project: those lie in the folder models/ of a run.")
+    if notes.get("sha256") != _checksum(notes["hw1"], tensors):
+        raise Hw1Error(f"The model file {path} is damaged: copy it again from where it came.")
+    info = json.loads(notes["hw1"])
+    if info["format"] > FORMAT:
+        raise Hw1Error(f"{path} was written by a newer version of this project: update the project to use it.")
+    try:
+        module = _build(info, tensors)
+    except RuntimeError as error:  # timm does not know the encoder, or the tensors do not fit
+        made_with = info["environment"]["packages"]["timm"]
+        raise Hw1Error(
+            f"{path} was made with timm {made_with} and does not fit what timm {timm.__version__} builds: "
+            f"pip install timm=={made_with}."
+        ) from error
+    module.to(device).eval().requires_grad_(False)
+    return SavedModel(module, info["title"], info["classes"], info["image_size"], info)
+
+
+def _build(info: dict, tensors: dict[str, Tensor]) -> PixelCNN | Probe:
+    classes, preprocessing = len(info["classes"]), info["preprocessing"]
+    if info["kind"] == "cnn":
+        cnn = CNN(classes, info["image_size"])
+        cnn.load_state_dict(tensors)
+        return PixelCNN(cnn.to(memory_format=torch.channels_last), **preprocessing)
+    # The overlay: what the weights were used with counts, not what this timm holds for the default.
+    backbone = timm.create_model(info["encoder"]["name"], num_classes=0, pretrained_cfg_overlay=preprocessing)
+    probe = Probe(FrozenEncoder(backbone, **info["encoder"], dtype=torch.float32), classes, info["variant"])
+    if "head.mean" in tensors:  # a model of pooling `layers` in format 1
+        mean, deviation = tensors.pop("head.mean"), tensors.pop("head.std")
+        probe.load_state_dict(tensors)
+        probe.head = folded(probe.head, mean, deviation)
+    else:
+        probe.load_state_dict(tensors)
+    return probe
+
+
+def _checksum(info: str, tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256(f"{info} {sha256_tensors(tensors)}".encode()).hexdigest()
+
+
+@torch.inference_mode()
+def predict(
+    model: SavedModel, paths: list[str], batch_size: int = 64, say: Callable[[str], object] = print
+) -> pd.DataFrame:
+    """Classify image files, one or more, with `batch_size` of them in memory at a time.
+
+    Returns:
+        A row per file, in their order: path, prediction, probability (of the prediction), p_<class> for each class,
+        and error, empty or why the file could not be read: then all but path is empty instead.
+    """
+    device = next(model.module.parameters()).device
+    parts, errors = [], []
+    for start in range(0, len(paths), batch_size):
+        images, failures = decode(
+            paths[start : start + batch_size], model.image_size, levels=model.info.get("levels"), say=say
+        )
+        parts.append(model.module(images.to(device)).softmax(1).cpu())
+        errors += [failures.get(row) for row in range(len(images))]
+    probabilities = torch.cat(parts)
+    best, names = probabilities.max(1), [f"p_{name}" for name in model.classes]
+    table = pd.DataFrame({"path": paths, "prediction": [model.classes[i] for i in best.indices.tolist()]})
+    table["probability"] = best.values.numpy()
+    table = table.join(pd.DataFrame(probabilities.numpy(), columns=names))
+    table.loc[pd.notna(errors), ["prediction", "probability", *names]] = None
+    return table.assign(error=pd.Series(errors, dtype="object"))
+
+
+def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """(files to be read, files left out, folders without images).
+
+    A file is taken as given, whatever its name, and even if there is none; in place of a folder, what is in it and
+    below it, in order. As in training, what is hidden does not count, what by its suffix is no image is left out, and
+    of all else the contents decide.
+
+    Raises:
+        Hw1Error: there is nothing to be read, or an argument is empty.
+    """
+    found: list[str] = []
+    left_out: list[str] = []
+    empty: list[str] = []
+    for argument in arguments:
+        if not argument:
+            raise Hw1Error("The name of an image file or folder is empty.")
+        if not os.path.isdir(argument):
+            found.append(argument)
+            continue
+        files, others = files_below(Path(argument))
+        found += map(str, map(Path, files))  # without the ./ of what lies below "."
+        left_out += map(str, map(Path, others))
+        empty += [] if files else [argument]
+    if not found:
+        only = f", only {some(left_out)}" if left_out else ""
+        raise Hw1Error(f"There is no image in {', '.join(empty)}{only}.")
+    return found, left_out, empty

@@ -1,0 +1,123 @@
+"""What this machine can do: device, number format, memory."""
+
+import ctypes
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from .errors import Hw1Error
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number format of the forward pass. Losses and metrics are fp32 whatever it is."""
+
+    name: str  # bf16, fp16 or fp32
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.name]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, dtype=self.dtype, enabled=self.name != "fp32")
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Only fp16 needs its gradients scaled; for the others this is a pass-through."""
+        return torch.amp.GradScaler(device.type, enabled=self.name == "fp16")
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """`auto`: the GPU if it really computes, else the CPU.
+
+    Raises:
+        Hw1Error: `cuda` was asked for and cannot be used.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    try:
+        # A visible GPU can be too old for this build of torch and fail only at its first operation.
+        torch.ones(2, 2, device="cuda").matmul(torch.ones(2, 2, device="cuda")).sum().item()
+        return torch.device("cuda")
+    except (RuntimeError, AssertionError) as error:
+        if name == "cuda":
+            raise Hw1Error(f"device='cuda' cannot be used here ({error}); use device='auto'.") from error
+        if torch.cuda.is_available():
+            print(f"A GPU is visible but fails its first operation, so the CPU is used: {error}")
+        return torch.device("cpu")
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """`auto`: the fastest format the hardware computes natively.
+
+    `torch.cuda.is_bf16_supported()` is not asked: it says yes on a T4, which emulates bf16 slowly.
+    """
+    if name != "auto":
+        return Precision(name)
+    if device.type == "cuda":
+        return Precision("bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16")
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return Precision("bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32")
+
+
+def make_deterministic() -> None:
+    """Same machine, same config: same numbers."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks for the next batch instead of giving them back to the system each time.
+
+    Activations are tens of megabytes and live for one step. Mapping and unmapping them costs the CPU a third of a
+    training step (see benchmarks/). Elsewhere than on Linux with glibc this does nothing.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL("libc.so.6")
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in malloc.h
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def halving(work: Callable[[int], T], size: int) -> tuple[int, T]:
+    """(batch size, what `work` made of it): `size`, halved as often as it takes to fit into the GPU's memory.
+
+    Raises:
+        torch.OutOfMemoryError: not even a single one fits.
+    """
+    while True:
+        try:
+            return size, work(size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a monotonic clock, once the device has finished what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def room_for_arrays(device: torch.device, memory_mb: int | None) -> int:
+    """Bytes that all arrays may take on the device: `memory_mb` (10^6 bytes), or half of what is free now.
+
+    What finds no room stays in its file and is streamed. Where nobody can tell what is free, all is taken to fit.
+    """
+    if memory_mb is not None:
+        return memory_mb * 10**6
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info()[0] // 2
+    info = Path("/proc/meminfo")
+    return int(info.read_text().split("MemAvailable:")[1].split()[0]) * 1024 // 2 if info.exists() else sys.maxsize

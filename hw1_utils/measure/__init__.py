@@ -1,0 +1,1 @@
+"""What training and inference cost, and where the numbers come from."""

@@ -1,0 +1,177 @@
+"""What training and inference cost: 50-step trace, operator table, multiply-adds, speed, memory."""
+
+import contextlib
+import copy
+import gzip
+import io
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from ..device import now
+from ..errors import Hw1Error
+from ..io.files import atomic
+from .environment import peak_rss_mb
+
+WARMUP = 2  # steps before the recorded ones: allocations and first-call set-up are not training
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A finished profiler trace."""
+
+    file: Path  # gzipped Chrome trace; open it at ui.perfetto.dev
+    steps: int  # recorded
+    operators: pd.DataFrame  # operator, calls, self_ms, share (of all self time), sorted by share
+    operator_calls: int  # all aten:: calls, nested ones included; an overload calling another of its name counts once
+
+
+def record_trace(run: Callable[[profile], object], folder: Path, device: torch.device, steps: int) -> Trace:
+    """Profile `run`, which must call `.step()` on the profiler it is given exactly WARMUP + `steps` times.
+
+    Shapes, stacks and FLOPs are left out: they multiply file size and memory. The file is written as
+    `folder/trace.pt.trace.json.gz` and replaces earlier ones.
+    """
+    # The profiler's own log goes to stderr and looks like errors on any machine without a GPU; read when it starts.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.pt.trace.json*"):
+        old.unlink()
+    file = folder / "trace.pt.trace.json.gz"
+    finished = []
+
+    def keep(profiler: profile) -> None:
+        with atomic(file) as partial:
+            profiler.export_chrome_trace(str(partial))
+            _tidy(partial)
+        # On a GPU every kernel is listed by itself too: the operators that launched them already carry its time.
+        finished.extend(e for e in profiler.key_averages() if e.device_type == DeviceType.CPU)
+
+    with (
+        warnings.catch_warnings(action="ignore"),
+        profile(
+            activities=activities,
+            schedule=schedule(wait=0, warmup=WARMUP, active=steps, repeat=1),
+            on_trace_ready=keep,
+        ) as profiler,
+    ):
+        run(profiler)
+    rows = [
+        (e.key, e.count, (e.self_device_time_total if device.type == "cuda" else e.self_cpu_time_total) / 1e3)
+        for e in finished
+        if not e.key.startswith("ProfilerStep")
+    ]
+    table = pd.DataFrame(rows, columns=["operator", "calls", "self_ms"]).sort_values("self_ms", ascending=False)
+    table["share"] = table["self_ms"] / table["self_ms"].sum()
+    return Trace(
+        file=file,
+        steps=sum(e.count for e in finished if e.key.startswith("ProfilerStep")),
+        operators=table.reset_index(drop=True),
+        operator_calls=sum(e.count for e in finished if e.key.startswith("aten::")),
+    )
+
+
+def _tidy(trace: Path) -> None:
+    """Take the host name and the temporary folder, both written by torch, out of a gzipped Chrome trace.
+
+    And torch's running numbers of the events, which no viewer shows: a fifth of the file.
+    """
+    try:
+        with gzip.open(trace, "rt", encoding="utf-8") as f:
+            content = json.load(f)
+    except (ValueError, EOFError) as error:  # torch does not say when it could not write everything
+        raise Hw1Error(
+            f"The trace was not written completely: make room on the disk and in {tempfile.gettempdir()}, then run "
+            "again; what is finished is kept."
+        ) from error
+    content.pop("host_name", None)
+    content["traceName"] = "trace.pt.trace.json"
+    for event in content["traceEvents"]:
+        for number in ("Ev Idx", "Record function id"):
+            event.get("args", {}).pop(number, None)
+    with gzip.open(trace, "wt", encoding="utf-8") as f:
+        json.dump(content, f, separators=(",", ":"))
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, grad in sizes if grad)
+
+
+def count_macs(model: nn.Module, inputs: Tensor) -> int:
+    """Exact multiply-adds of a forward pass over `inputs` (B×...), by torch's FlopCounterMode (2 FLOPs each).
+
+    Counted on the meta device, where attention is not fused: fused attention is invisible to the counter on
+    the CPU before torch 2.15. `model` is left as it is.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # brings Triton along: 0.2 s, and not in every run
+
+    shadow = copy.deepcopy(model).float().to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shadow(inputs.to("meta", torch.float32))
+    return counter.get_total_flops() // 2
+
+
+def count_macs_thop(model: nn.Module, inputs: Tensor) -> int | None:
+    """Multiply-adds as thop counts them: it knows layers, not operations, so attention's products are missing.
+
+    None where thop cannot be imported (it needs setuptools on Python 3.12 and newer).
+    """
+    try:
+        from thop import profile as thop_profile
+    except ImportError:
+        return None
+    shadow = copy.deepcopy(model).float().eval()  # thop leaves counters in the model it is given
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        macs, _ = thop_profile(shadow, inputs=(inputs.float(),), verbose=False)
+    return int(macs)
+
+
+def time_per_call(call: Callable[[], object], device: torch.device, *, budget: float = 4.0, most: int = 50) -> float:
+    """Median seconds of one call, synchronised, after a warm-up; about `budget` seconds or `most` calls in all."""
+    for _ in range(2):
+        call()
+    seconds: list[float] = []
+    while len(seconds) < 3 or (sum(seconds) < budget and len(seconds) < most):
+        started = now(device)
+        call()
+        seconds.append(now(device) - started)
+    return statistics.median(seconds)
+
+
+def peak_memory_mb(work: Callable[..., object], args: tuple, device: torch.device) -> tuple[float | None, float | None]:
+    """Peak memory of `work(*args)`, in MB (10^6 bytes), and what was in use before it began.
+
+    GPU: allocated tensors, in this process. CPU: resident memory of a fresh process, in which Python and torch
+    themselves are the part in use before; `work` and `args` must be importable and picklable there.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work(*args)
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() / 1e6, before / 1e6
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_of, work, args).result()
+
+
+def _peak_of(work: Callable[..., object], args: tuple) -> tuple[float | None, float | None]:
+    before = peak_rss_mb()
+    work(*args)
+    return peak_rss_mb(), before

@@ -1,0 +1,1 @@
+"""Tables, figures, the text and the page: views of results. Nothing here trains."""

@@ -1,0 +1,71 @@
+"""Which penalty does a probe want? A logistic regression on its features, its penalty chosen on validation."""
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ..data import Split
+from ..experiment import Training
+from ..io.files import write_csv
+from ..probes import ProbeTask
+from ..report import charts, figures
+from .studies import some_of
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
+SWEEP_IMAGES = 50_000  # training images at most, fewer where memory has no room for scikit-learn's copies of them,
+LEAST_IMAGES = 2000  # but this many always
+COPIES = 4  # float32: the rows, rows and validation together, both standardised
+
+
+def sweep_penalty(probes: list[Training], test: Split) -> pd.DataFrame:
+    """Choose the penalty of a logistic regression on each probe's features, as DINOv2's evaluation does.
+
+    scikit-learn's L-BFGS on standardised features, one fit for each strength on train, the smallest validation loss
+    wins; refitted on train and val together, it is evaluated on test once. Writes penalty.csv and penalty.png.
+
+    Returns:
+        One row per probe and strength: model, name, strength, val_accuracy, val_loss, chosen, and for the chosen one
+        refitted_test_accuracy.
+    """
+    table = pd.concat([_sweep(probe.task, test) for probe in probes], ignore_index=True)
+    folder = probes[0].task.setup.config.results_path
+    write_csv(folder / "penalty.csv", table)
+    vals = {probe.task.title: probe.evaluations["val"] for probe in probes}
+    own = pd.DataFrame({title: {"accuracy": val.accuracy, "loss": val.loss} for title, val in vals.items()}).T
+    figures.save(charts.penalty(table, own), folder / "penalty.png")
+    return table
+
+
+def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
+    setup = task.setup
+    parts = [setup.train, setup.val, test]
+    features = [task.features(split).values for split in parts]
+    labels = [split.labels.cpu().numpy() for split in parts]
+    most = min(SWEEP_IMAGES, max(LEAST_IMAGES, setup.room.left // (COPIES * features[0].shape[1] * 4)))
+    if len(features[0]) > most:
+        rows = some_of(setup.train, most, setup.config.seed).to(features[0].device)
+        features[0], labels[0] = features[0][rows], labels[0][rows.cpu()]
+    features = [values.cpu().numpy() for values in features]
+    balance = "balanced" if setup.config.class_weights else None
+
+    def head(strength: float) -> Pipeline:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, class_weight=balance))
+
+    rows = []
+    for strength in STRENGTHS:
+        probabilities = head(strength).fit(features[0], labels[0]).predict_proba(features[1])
+        accuracy = float((probabilities.argmax(1) == labels[1]).mean())
+        loss = log_loss(labels[1], probabilities, labels=range(len(setup.classes)))
+        rows.append({"strength": strength, "val_accuracy": accuracy, "val_loss": loss})
+    table = pd.DataFrame(rows)
+    table["chosen"] = table.index == table["val_loss"].idxmin()
+    refitted = head(float(table.loc[table["chosen"], "strength"].iloc[0]))
+    refitted.fit(np.concatenate(features[:2]), np.concatenate(labels[:2]))
+    score = float(refitted.score(features[2], labels[2]))
+    table["refitted_test_accuracy"] = [score if chosen else None for chosen in table["chosen"]]
+    table.insert(0, "model", task.title)
+    table.insert(1, "name", task.name)
+    return table

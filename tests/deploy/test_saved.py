@@ -1,0 +1,250 @@
+"""A saved model says what the run said, without anything the run had; what is no such file is said in a sentence."""
+
+import dataclasses
+import errno
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import SMALL
+from PIL import Image
+from safetensors import safe_open
+
+from hw1_utils.config import make_config
+from hw1_utils.data import load_test, make_toy_folder
+from hw1_utils.deploy import saved
+from hw1_utils.deploy.saved import find_images, load_model, predict, save_model
+from hw1_utils.device import Precision
+from hw1_utils.errors import Hw1Error
+from hw1_utils.experiment import CNNTask, ProbeTask, prepare, train
+from hw1_utils.judging import judge
+from hw1_utils.measure import profiling
+
+CPU = torch.device("cpu")
+NAMES = ("cnn", "vit", "vit_layers")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, one_thread):
+    """Three models trained, judged and saved; then nothing is left but their files and copies of the test pictures."""
+    root = tmp_path_factory.mktemp("run")
+    make_toy_folder(root / "toy", size=48)  # the probes take larger images than the CNN
+    shutil.copytree(root / "toy" / "test", root / "pictures" / "test")
+    places = {"data_dir": str(root / "toy"), "output_dir": str(root / "out")}
+    setup = prepare(make_config("smoke", **(SMALL | places | {"precision": "fp32"})))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiling, "peak_memory_mb", lambda *args: (2.0, 1.0))
+        patch.setattr(profiling, "time_per_call", lambda *args: 0.001)
+        trainings = [train(task) for task in (CNNTask(setup, "tuned"), ProbeTask(setup), ProbeTask(setup, "layers"))]
+    results = [judge(training, load_test(setup.config)) for training in trainings]
+    paths = [save_model(result.training, {"accuracy": 0.5}) for result in results]
+    files = [str(root / "pictures" / path) for path in load_test(setup.config).paths]
+    for gone in ("toy", "toy.cache", "out/runs", "out/results"):
+        shutil.rmtree(root / gone)
+    by_name = {name: SimpleNamespace(path=p, result=r) for name, p, r in zip(NAMES, paths, results, strict=True)}
+    return SimpleNamespace(root=root, setup=setup, files=files, **by_name)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """The CNN's file, to be changed."""
+    return Path(shutil.copy(run.cnn.path, tmp_path / "copy.safetensors"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_for_the_test_files_are_those_of_the_run(run, name):
+    result = getattr(run, name).result
+    table = predict(load_model(getattr(run, name).path, CPU), run.files, batch_size=7)
+    columns = [f"p_{label}" for label in result.classes]
+    assert table.columns.tolist() == ["path", "prediction", "probability", *columns, "error"]
+    assert table["path"].tolist() == run.files
+    assert table["prediction"].tolist() == [result.classes[i] for i in result.predictions]
+    found = torch.tensor(table[columns].to_numpy(), dtype=torch.float32)
+    torch.testing.assert_close(found, result.test.probabilities, rtol=0, atol=1e-5)
+    assert table["probability"].tolist() == table[columns].max(axis=1).tolist()
+    assert table["error"].isna().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_says_what_it_is_and_where_it_comes_from(run, name):
+    path, task = getattr(run, name).path, getattr(run, name).result.task
+    assert path == run.root / "out" / "models" / f"{name}.safetensors"
+    model = load_model(path, CPU)
+    assert (model.title, model.classes) == (task.title, ["colour_0", "colour_1", "colour_2"])
+    assert model.image_size == (32 if name == "cnn" else 48)
+    assert model.info["config"]["cnn_epochs"] == 3 and model.info["environment"] == run.setup.environment
+    assert model.info["test"] == {"accuracy": 0.5}
+    assert ("encoder" in model.info) == (name != "cnn")
+    assert not model.module.training and not any(p.requires_grad for p in model.module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_names_no_folder_of_this_machine(run, name):
+    assert str(run.root).encode() not in getattr(run, name).path.read_bytes()
+
+
+def test_an_encoder_that_computes_in_bf16_is_saved_in_float32(run, tmp_path):
+    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
+    task = ProbeTask(dataclasses.replace(run.setup, config=config, precision=Precision("bf16")))
+    path = save_model(SimpleNamespace(task=task, model=task.model), {})
+    with safe_open(path, framework="pt") as f:
+        assert {f.get_tensor(name).dtype for name in f.keys()} == {torch.float32}  # noqa: SIM118 (not a dict)
+    images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
+    logits = load_model(path, CPU).module(images)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, task.full_model(images), rtol=0, atol=0.05)
+
+
+def test_preprocessing_is_the_files_and_not_that_of_the_installed_timm(run, tmp_path):
+    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
+    task = ProbeTask(dataclasses.replace(run.setup, config=config))
+    encoder = task.encoder
+    encoder.mean, encoder.std, encoder.interpolation = torch.tensor([0.1, 0.2, 0.3]), torch.ones(3), "bilinear"
+    loaded = load_model(save_model(SimpleNamespace(task=task, model=task.model), {}), CPU)
+    images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
+    assert torch.equal(loaded.module(images), task.full_model(images))
+
+
+def test_a_file_that_cannot_be_read_has_a_row_that_says_so(run, tmp_path):
+    text, missing = tmp_path / "text.png", tmp_path / "missing.png"
+    text.write_text("no picture")
+    model = load_model(run.cnn.path, CPU)
+    table = predict(model, [run.files[0], str(text), str(missing), run.files[1]], batch_size=2)
+    good = table.drop(index=[1, 2]).reset_index(drop=True)
+    assert good.equals(predict(model, run.files[:2]))
+    assert table["error"].tolist()[1:3] == ["not an image", "No such file or directory"]
+    assert table.loc[1:2, "prediction":"p_colour_2"].isna().all(axis=None)
+
+
+def test_the_range_of_grey_levels_goes_with_the_model(run, tmp_path):
+    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
+    train_part = dataclasses.replace(run.setup.train, levels={"I;16": (0, 4095), "F": (0.0, 1.0)})
+    task = CNNTask(dataclasses.replace(run.setup, config=config, train=train_part), "tuned")
+    model = load_model(save_model(SimpleNamespace(task=task, model=task.model), {}), CPU)
+    with Image.open(run.files[0]) as image:
+        grey = image.convert("L")
+    values, paths = (
+        np.asarray(grey, dtype=np.float32) / 255,
+        [str(tmp_path / name) for name in ("8.png", "16.png", "f")],
+    )
+    for path, kind in zip(paths, (grey, (values * 4095).round().astype(np.uint16), values), strict=True):
+        (kind if kind is grey else Image.fromarray(kind)).save(path, format="TIFF" if path.endswith("f") else "PNG")
+    table = predict(model, paths)
+    assert table["error"].isna().all() and np.ptp(table["p_colour_0"]) < 1e-3
+    before = dataclasses.replace(model, info={k: v for k, v in model.info.items() if k != "levels"})  # an older file's
+    assert predict(before, paths)["error"].tolist()[2] == "levels of unknown range: save it with 8 bits"
+
+
+# ---- which files
+
+
+def test_folders_are_searched_in_order_and_what_is_left_out_by_its_name_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    junk = ["b/.hidden.png", "b/.cache/y.png", "b/Thumbs.db", "b/@eaDir/2.JPG", "b/__MACOSX/z.png"]
+    for name in ("b/2.JPG", "b/10.png", "b/9.heic", "b/IMG_0001", "a/deep/x.webp", "b/n.txt", "b/paper.PDF", *junk):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    pictures, others = ["b/10.png", "b/2.JPG", "b/9.heic", "b/IMG_0001"], ["b/n.txt", "b/paper.PDF"]
+    Path("none").mkdir()
+    assert find_images(["b"]) == (pictures, others, [])
+    assert find_images(["no.png", "b/n.txt", "none", "."]) == (
+        ["no.png", "b/n.txt", "a/deep/x.webp", *pictures],
+        others,
+        ["none"],
+    )
+
+
+def test_pictures_below_a_hidden_folder_that_was_asked_for_are_found(tmp_path):
+    (tmp_path / ".mine").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / ".mine" / "a.png")
+    assert find_images([str(tmp_path / ".mine")]) == ([str(tmp_path / ".mine" / "a.png")], [], [])
+
+
+@pytest.mark.parametrize(("what", "said"), [("", "folder is empty"), (".", "no image in [.]")])
+def test_nothing_to_classify_is_an_error(tmp_path, monkeypatch, what, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Hw1Error, match=said):
+        find_images([what])
+
+
+# ---- files that are none
+
+
+def flip(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: flip(content, -100), "is damaged"),  # in a tensor
+        (lambda content: content.replace(b"tuned recipe", b"tuned_recipe"), "is damaged"),  # in what is said of it
+        (lambda content: content[:-1], "no safetensors file, or a damaged one"),
+        (lambda content: b"", "no safetensors file, or a damaged one"),
+        (lambda content: b"<html>Sign in to download</html>", "no safetensors file, or a damaged one"),
+    ],
+)
+def test_a_damaged_file_is_refused(copy, change, said):
+    copy.write_bytes(change(copy.read_bytes()))
+    with pytest.raises(Hw1Error, match=said):
+        load_model(copy, CPU)
+
+
+def test_a_missing_file_and_somebody_elses_are_refused(tmp_path):
+    with pytest.raises(Hw1Error, match="There is no model file"):
+        load_model(tmp_path / "cnn.safetensors", CPU)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(saved.save({"weight": torch.zeros(3)}))
+    with pytest.raises(Hw1Error, match="no model of this project"):
+        load_model(other, CPU)
+
+
+def test_a_file_from_a_newer_version_is_refused(run, tmp_path, monkeypatch):
+    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
+    task = CNNTask(dataclasses.replace(run.setup, config=config), "tuned")
+    with monkeypatch.context() as patch:
+        patch.setattr(saved, "FORMAT", saved.FORMAT + 1)
+        path = save_model(SimpleNamespace(task=task, model=task.model), {})
+    with pytest.raises(Hw1Error, match="newer version"):
+        load_model(path, CPU)
+
+
+def test_a_head_on_standardised_features_of_format_1_is_read_as_the_linear_layer_that_it_is(run, tmp_path):
+    with safe_open(run.vit_layers.path, framework="pt") as f:
+        info, tensors = json.loads(f.metadata()["hw1"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+    assert info["format"] == 2
+    mean, deviation = torch.randn(tensors["head.weight"].shape[1]), torch.full((1,), 2.0)
+    old = tensors | {"head.mean": mean, "head.std": deviation}
+    old["head.weight"] = tensors["head.weight"] * deviation
+    old["head.bias"] = tensors["head.bias"] + tensors["head.weight"] @ mean
+    text = json.dumps(info | {"format": 1})
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(saved.save(old, {"hw1": text, "sha256": saved._checksum(text, old)}))
+    for name, tensor in load_model(path, CPU).module.head.state_dict().items():
+        torch.testing.assert_close(tensor, tensors[f"head.{name}"])
+
+
+def test_a_timm_that_builds_another_encoder_under_the_name_is_named(run, monkeypatch):
+    real = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **settings: real("test_vit2", **settings))
+    with pytest.raises(Hw1Error, match=f"pip install timm=={timm.__version__}"):
+        load_model(run.vit.path, CPU)
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(run, copy, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = run.cnn.path.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(Hw1Error, match="No space left on device"):
+        save_model(run.cnn.result.training, {})
+    assert run.cnn.path.read_bytes() == before
+    assert sorted(path.stem for path in run.cnn.path.parent.iterdir()) == sorted(NAMES)

@@ -1,0 +1,54 @@
+"""The notebook's cells, run in this process for every value of every choice that a setting offers."""
+
+import json
+
+import nbformat
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hw1_utils import config
+from hw1_utils.app.runner import LIVE, NOTEBOOK
+from hw1_utils.report import figures
+
+pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")
+RUNS = [
+    {"cnn_recipe": "assignment", "precision": "fp16", "device": "auto", "sanity_check": "warn"},
+    {"cnn_recipe": "short", "precision": "bf16", "device": "cpu"},
+    {"cnn_recipe": "tuned", "precision": "fp32", "device": "cpu"},
+    {
+        "cnn_recipe": "tuned",
+        "precision": "auto",
+        "device": "cpu",
+        "sanity_check": "stop",
+    },  # but for the device what test_notebook.py executes
+]
+ELSEWHERE = {"profile": config.PROFILES, "device": ["cuda"]}  # test_config.py and test_notebook.py; a GPU
+
+
+def test_every_value_of_every_choice_is_run():
+    for name, values in config._CHOICES.items():
+        assert {run[name] for run in RUNS if name in run} | set(ELSEWHERE.get(name, ())) == set(values)
+
+
+@pytest.mark.parametrize("choices", RUNS[:-1], ids=lambda choices: "-".join(choices.values()))
+def test_the_notebook_runs_to_its_end(choices, make_smoke_config, monkeypatch, capsys):
+    def save(_, path):  # drawing takes half the time and is looked at elsewhere
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (1, 1)).save(path)
+        return path
+
+    monkeypatch.setattr(figures, "save", save)
+    few = {"train_size": 30, "val_size": 9, "test_size": 15}
+    settings = make_smoke_config(cnn_epochs=1, short_epochs=1, probe_epochs=1, **few, **choices)
+    monkeypatch.setenv("HW1_PROFILE", "smoke")
+    overrides = {name: value for name, value in settings.as_dict().items() if name != "profile"}
+    monkeypatch.setenv("HW1_OVERRIDES", json.dumps(overrides))
+    names: dict = {}
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        if cell.cell_type == "code" and LIVE not in cell.metadata.get("tags", []):
+            exec(cell.source, names)
+    rows = pd.read_csv(settings.results_path / "model_metrics_comparison.csv")
+    assert rows["recipe"][0] == choices["cnn_recipe"] and rows["model"].is_unique
+    assert (settings.results_path / "conclusion.md").exists()
+    assert {file.stem for file in settings.models_path.iterdir()} >= {"cnn", "cnn_taught", "vit", "vit_layers"}
