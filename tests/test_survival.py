@@ -177,7 +177,7 @@ def test_free_space_is_that_of_a_folder_that_is_still_to_be_made(tiny_disk):
 HOLD = """
 import sys
 from pathlib import Path
-from hw1_utils.files import lock
+from hw1_utils.io.files import lock
 held = lock(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()

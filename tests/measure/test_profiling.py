@@ -82,7 +82,7 @@ def test_the_trace_names_neither_this_machine_nor_its_folders(trace):
 def test_recording_prints_nothing(tmp_path):
     """Kineto's log lines look like errors; they come from C++, past Python's stderr."""
     code = (
-        "import sys, torch; from pathlib import Path; from hw1_utils.profiling import record_trace\n"
+        "import sys, torch; from pathlib import Path; from hw1_utils.measure.profiling import record_trace\n"
         "record_trace(lambda p: [p.step() for _ in range(3)], Path(sys.argv[1]), torch.device('cpu'), 1)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
