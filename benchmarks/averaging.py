@@ -14,14 +14,15 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from hw1_utils.config import make_config
-from hw1_utils.experiment import CNNTask, prepare
-from hw1_utils.preparation import Setup
-from hw1_utils.studies.studies import _cnn_on, some_of
+from hw1_utils.data import Data
+from hw1_utils.experiment import cnn, load
+from hw1_utils.studies.learning_curve import cnn_on
 from hw1_utils.training import evaluate, fit
 
 DECAYS: dict[str, Callable[[int], float]] = {  # title -> the decay after n steps
@@ -47,20 +48,15 @@ class Averages:
             torch._foreach_lerp_(kept, list(model.parameters()), 1 - decay(self.steps))
 
 
-def accuracies(setup: Setup, count: int, seed: int) -> dict[str, float]:
+def accuracies(data: Data, count: int, seed: int) -> dict[str, float]:
     """Validation accuracy of each kind of weights after one training on `count` images."""
-    seeded = replace(setup, config=replace(setup.config, seed=seed))
-    total = len(setup.train)
-    if count < total:
-        part = setup.train.part_of(some_of(setup.train, count, seed))
-        task = _cnn_on(replace(seeded, train=part), total, CNNTask(seeded, "short"))
-    else:
-        task = CNNTask(seeded, "short")
-    averages = Averages(task.model)
-    recipe = task.recipe(task.model) | {"ema": averages}
-    fit(task.model, task.train_batches, epochs=task.epochs, precision=task.precision, **recipe)
-    models = {"trained weights": task.model} | averages.modules
-    return {name: evaluate(m, task.eval_batches(setup.val), task.precision).accuracy for name, m in models.items()}
+    run = cnn_on(data.subset(count, seed), cnn(data, "short", seed=seed))
+    averages = Averages(run.model)
+    optimization = replace(run.optimization(run.model), ema=averages)
+    batches = partial(run.train.batches, run.batch_size)
+    fit(run.model, batches, optimization, epochs=run.epochs, precision=run.precision)
+    models = {"trained weights": run.model} | averages.modules
+    return {name: evaluate(model, run.val.in_order(), run.precision).accuracy for name, model in models.items()}
 
 
 def main() -> None:
@@ -70,11 +66,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         with contextlib.redirect_stdout(io.StringIO()):
-            setup = prepare(make_config("full", cnn_recipe="short", test_size=2000, output_dir=home))
+            data = load(make_config("full", cnn_recipe="short", test_size=2000, output_dir=home))
         titles = ["trained weights", *DECAYS]
         print(f"| Images | {' | '.join(titles)} |\n|---{'|---' * len(titles)}|")
         for count in options.counts:
-            found = [accuracies(setup, count, seed) for seed in range(options.seeds if count < 45_000 else 1)]
+            found = [accuracies(data, count, seed) for seed in range(options.seeds if count < 45_000 else 1)]
             cells = []
             for name in titles:
                 values = [accuracy[name] * 100 for accuracy in found]

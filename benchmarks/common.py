@@ -8,16 +8,15 @@ from contextlib import contextmanager
 
 import torch
 
+from hw1_utils import experiment
 from hw1_utils.config import make_config
+from hw1_utils.data import Data
 from hw1_utils.device import now
-from hw1_utils.experiment import prepare
-from hw1_utils.measure.environment import environment
-from hw1_utils.preparation import Setup
 
 
-def load(**overrides: object) -> Setup:
+def load(**overrides: object) -> Data:
     """The full data under the environment's settings (HW1_DATA, HW1_WEIGHTS)."""
-    return prepare(make_config("full", **overrides))
+    return experiment.load(make_config("full", **overrides))
 
 
 def side_by_side(
@@ -67,9 +66,9 @@ def ratio(slow: list[float], fast: list[float]) -> float:
     return statistics.median(slow) / statistics.median(fast)
 
 
-def show(title: str, columns: list[str], rows: list[list[object]], setup: Setup) -> None:
+def show(title: str, columns: list[str], rows: list[list[object]], data: Data) -> None:
     """Print a Markdown table and the machine it was measured on."""
-    machine = environment(setup.device, setup.precision)
+    machine = data.context.environment
     packages = machine["packages"]
     print(f"\n**{title}**\n")
     print("| " + " | ".join(columns) + " |")
@@ -77,7 +76,7 @@ def show(title: str, columns: list[str], rows: list[list[object]], setup: Setup)
     for row in rows:
         print("| " + " | ".join(map(str, row)) + " |")
     print(
-        f"\n{machine['device']}, {machine['torch_threads']} threads, {setup.precision.name}, "
+        f"\n{machine['device']}, {machine['torch_threads']} threads, {data.context.precision.name}, "
         f"Python {machine['python']}, torch {packages['torch']}, timm {packages['timm']}, "
         f"commit {machine['git_commit']}"
     )

@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from hw1_utils.device import Precision
+from hw1_utils.config import make_config
+from hw1_utils.context import Context
+from hw1_utils.data import Data
+from hw1_utils.device import Precision, environment
 from hw1_utils.io import images
 
 from .common import rate, ratio, show, side_by_side
@@ -39,26 +42,28 @@ def whole(read: Callable[[], object]) -> object:
         return read()
 
 
-def speed(paths: list[str], setup: SimpleNamespace) -> None:
+def speed(paths: list[str], data: Data) -> None:
     """The same files to each side, whole and by draft, and to two sides as a run wants them."""
     rows = []
     for side in SIDES:
         read = partial(images.decode, paths, side)
-        seconds = side_by_side({"whole": partial(whole, read), "draft": read}, setup.device, ROUNDS)
+        seconds = side_by_side({"whole": partial(whole, read), "draft": read}, data.context.device, ROUNDS)
         difference = (read()[0].float() - whole(read)[0].float()).abs().mean()
         counts = [rate(len(paths), seconds[name]) for name in ("whole", "draft")]
         rows.append([side, *counts, f"{ratio(seconds['whole'], seconds['draft']):.1f}×", f"{difference:.2f}"])
     megapixels = SIZE[0] * SIZE[1] / 1e6
     columns = ["Side, pixels", "Whole, images/s: median (range)", "Draft, images/s", "Ratio", "Mean difference, of 255"]
-    show(f"JPEG of {megapixels:.1f} million pixels, {len(paths)} files, {ROUNDS} rounds in turn", columns, rows, setup)
+    show(f"JPEG of {megapixels:.1f} million pixels, {len(paths)} files, {ROUNDS} rounds in turn", columns, rows, data)
     small, large = (partial(images.decode, paths, side) for side in (SIDES[0], SIDES[-1]))
-    seconds = side_by_side({"both": lambda: (small(), large()), "large": large}, setup.device, ROUNDS)
+    seconds = side_by_side({"both": lambda: (small(), large()), "large": large}, data.context.device, ROUNDS)
     both = f"{SIDES[0]} and {SIDES[-1]}, one after the other"
     rows = [[both, rate(len(paths), seconds["both"]), f"{ratio(seconds['both'], seconds['large']):.2f}"]]
     rows.append([f"{SIDES[-1]} alone", rate(len(paths), seconds["large"]), "1"])
-    show("Two sides of the same files", ["Sides", "Images/s: median (range)", "Time"], rows, setup)
+    show("Two sides of the same files", ["Sides", "Images/s: median (range)", "Time"], rows, data)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        speed(photographs(Path(folder)), SimpleNamespace(device=torch.device("cpu"), precision=Precision("fp32")))
+        cpu, fp32 = torch.device("cpu"), Precision("fp32")
+        here = Context(make_config("smoke"), cpu, fp32, environment(cpu, fp32))
+        speed(photographs(Path(folder)), SimpleNamespace(context=here))

@@ -19,15 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hw1_utils import preparation
+from hw1_utils import context, experiment
 from hw1_utils.config import ROOT, make_config
-from hw1_utils.data import load_test
-from hw1_utils.experiment import prepare, train
-from hw1_utils.models import load_encoder
-from hw1_utils.probes import ProbeTask
-from hw1_utils.studies import studies
-from hw1_utils.studies.studies import at_input_size, train_only
-from hw1_utils.tasks import CNNTask, Task
+from hw1_utils.experiment import cnn, load_test, probe, train
+from hw1_utils.features import extract
+from hw1_utils.models import load_encoder, load_encoders
+from hw1_utils.studies import input_size, learning_curve
+from hw1_utils.studies.common import train_only
 
 from .common import load, show
 
@@ -83,12 +81,11 @@ def work(folder: Path, count: int, memory_mb: int) -> dict[str, float]:
             probe_epochs=1,
             memory_mb=memory_mb,
         )
-        setup = prepare(config)
-        test = load_test(config).to(setup.device, setup.room)
-        encoder = at_input_size(load_encoder(config, setup.device, setup.precision.dtype), SIDE)
-        tasks: list[Task] = [CNNTask(setup, "tuned"), ProbeTask(setup, "layers", encoder)]
-        for task in tasks:
-            train_only(task, test)
+        data = experiment.load(config)
+        test, machine = load_test(data), data.context
+        encoder = input_size.at_input_size(load_encoder(config, machine.device, machine.precision.dtype), SIDE)
+        train_only(cnn(data), test)
+        train_only(probe(extract(encoder, data), "blocks"), test)
     return peaks
 
 
@@ -107,7 +104,7 @@ def photographs(target: Path, train: int = 20_000, test: int = 500, side: int = 
 
 def studies_work(folder: Path, memory_mb: int) -> dict[str, float]:
     """Both models, an epoch each, then what the studies add to the peaks of memory."""
-    preparation.keep_freed_memory = lambda: None  # else what earlier work has freed hides what is taken now
+    context.keep_freed_memory = lambda: None  # else what earlier work has freed hides what is taken now
     peaks: dict[str, float] = {}
     config = make_config(
         "full",
@@ -123,15 +120,16 @@ def studies_work(folder: Path, memory_mb: int) -> dict[str, float]:
         study_images=15_000,
         memory_mb=memory_mb,
     )
-    setup = prepare(config)
-    cnn, layers = (train(task) for task in (CNNTask(setup, "tuned"), ProbeTask(setup, "layers")))
-    studies.PER_CLASS = (1000,)  # one part, of 10,000 images
+    data = experiment.load(config)
+    (encoder,) = load_encoders(data.context)
+    small, blocks = (train(run) for run in (cnn(data), probe(extract(encoder, data), "blocks")))
+    learning_curve.PER_CLASS = (1000,)  # one part, of 10,000 images
     before: dict[str, float] = {}
     with watched(before):
         time.sleep(10 * INTERVAL_S)
     with watched(peaks):
-        studies.learning_curve(cnn, [layers])
-        studies.input_sizes([layers])  # on 15,000
+        learning_curve.learning_curve(small, [blocks])
+        input_size.input_size([blocks])  # on 15,000
     return peaks | {f"{name} before": value for name, value in before.items()}
 
 
@@ -142,17 +140,17 @@ def main() -> None:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 print(pool.submit(studies_work, Path(name), LIMIT_MB).result())
         return
-    setup, rows = load(), []
+    data, rows = load(), []
     for count, memory_mb in ((12_500, LIMIT_MB), (50_000, LIMIT_MB), (50_000, 10**6), (200_000, LIMIT_MB)):
         with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:  # the same disk: files can be linked
             folder = Path(name)
-            grown(setup.config.data_path, folder / "data", count)
+            grown(data.context.config.data_path, folder / "data", count)
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 peaks = pool.submit(work, folder, count, memory_mb).result()
             rows.append([f"{count:,}", f"{memory_mb:,}", f"{peaks['RssAnon']:,.0f}", f"{peaks['RssFile']:,.0f}"])
             print(rows[-1])
     columns = ["Images", "`memory_mb`", "Own memory, peak MB", "Mapped files, peak MB"]
-    show("Memory from files to both models' test figures", columns, rows, setup)
+    show("Memory from files to both models' test figures", columns, rows, data)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hw1_utils.features import extract
+from hw1_utils.data import Data
+from hw1_utils.experiment import probe
+from hw1_utils.features import compute, extract
 from hw1_utils.models import load_encoder
-from hw1_utils.probes import ProbeTask
-from hw1_utils.studies.studies import some_of, train_only
+from hw1_utils.studies.common import train_only
 
 from . import literal
 from .common import load, own_process, rate, ratio, show, side_by_side
@@ -19,11 +20,11 @@ from .common import load, own_process, rate, ratio, show, side_by_side
 IMAGES, FORMAT_IMAGES, LITERAL_IMAGES, LITERAL_EPOCHS = 512, 5000, 256, 30
 
 
-def extraction(setup) -> None:
+def extraction(data: Data) -> None:
     """Raw uint8 images to cached features, against the encoder alone on inputs that are ready."""
-    images, size = setup.train.images[:IMAGES], setup.config.extract_batch_size
-    fast = load_encoder(setup.config, setup.device, setup.precision.dtype)
-    plain = load_encoder(setup.config, setup.device, torch.float32)
+    context = data.context
+    images, size = data.train.images[:IMAGES], context.config.extract_batch_size
+    fast, plain = (load_encoder(context.config, context.device, d) for d in (context.precision.dtype, torch.float32))
     ready = {encoder.dtype: encoder.preprocess(images) for encoder in (fast, plain)}
 
     def bare(encoder) -> None:
@@ -33,55 +34,57 @@ def extraction(setup) -> None:
 
     def package() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            extract(fast, images, size, Path(folder), say=lambda line: None)
+            compute(fast, images, size, Path(folder), say=lambda line: None)
 
     work = {"bare": lambda: bare(fast), "fp32": lambda: bare(plain), "package": package}
-    seconds = side_by_side(work, setup.device, rounds=3)
+    seconds = side_by_side(work, context.device, rounds=3)
     rows = [
-        [f"bare encoder, {setup.precision.name}", rate(IMAGES, seconds["bare"]), ""],
+        [f"bare encoder, {context.precision.name}", rate(IMAGES, seconds["bare"]), ""],
         ["bare encoder, fp32", rate(IMAGES, seconds["fp32"]), ""],
         ["`extract`: resize, normalise, encode, pool, hash, cache", rate(IMAGES, seconds["package"]), ""],
         ["`extract` over bare encoder", "", f"{ratio(seconds['bare'], seconds['package']):.2f}"],
         ["`extract` over bare encoder in fp32", "", f"{ratio(seconds['fp32'], seconds['package']):.2f}"],
     ]
     title = f"Feature extraction, {IMAGES} images in batches of {size}, 3 rounds in turn, {fast.label}"
-    show(title, ["What", "Images/s: median (range)", "Ratio"], rows, setup)
+    show(title, ["What", "Images/s: median (range)", "Ratio"], rows, data)
 
 
-def formats(setup) -> None:
+def formats(data: Data) -> None:
     """The same heads on features of both number formats: 5,000 training images, all validation images."""
-    part, val = setup.train.part_of(some_of(setup.train, FORMAT_IMAGES, seed=0)), setup.val
+    context, part = data.context, data.subset(FORMAT_IMAGES, seed=0)
+    encoders = [load_encoder(context.config, context.device, d) for d in (torch.float32, context.precision.dtype)]
+    both = [extract(encoder, part) for encoder in encoders]
     rows = []
-    for pooling in ("cls", "layers"):
-        accuracies = {}
-        for dtype in (torch.float32, setup.precision.dtype):
-            encoder = load_encoder(setup.config, setup.device, dtype)
-            task = ProbeTask(replace(setup, train=part), pooling, encoder)
-            accuracies[dtype] = train_only(task)[0].accuracy
-        single, fast = accuracies.values()
+    for pooling in encoders[0].poolings:
+        single, fast = (train_only(probe(features, pooling))[0].accuracy for features in both)
         rows.append([pooling, f"{single:.2%}", f"{fast:.2%}", f"{(fast - single) * 100:+.2f}"])
-    title = f"Number format: accuracy on {len(val):,} validation images, heads trained on {FORMAT_IMAGES:,} images"
-    show(title, ["Pooling", "fp32", setup.precision.name, "Difference, points"], rows, setup)
+    title = f"Number format: accuracy on {len(data.val):,} validation images, heads trained on {FORMAT_IMAGES:,} images"
+    show(title, ["Pooling", "fp32", context.precision.name, "Difference, points"], rows, data)
 
 
-def whole(setup) -> None:
+def whole(data: Data) -> None:
     """Images to validation figure: features once and epochs on them, against the encoder inside the loop."""
-    train, val = (split.part_of(some_of(split, LITERAL_IMAGES, seed=0)) for split in (setup.train, setup.val))
+    train = data.subset(LITERAL_IMAGES, seed=0).train
+    val = replace(data, train=data.val).subset(LITERAL_IMAGES, seed=0).train
+    context = data.context
     with tempfile.TemporaryDirectory() as cache:
-        config = replace(setup.config, data_dir=f"{cache}/none", probe_epochs=LITERAL_EPOCHS)  # features are not cached
-        task = ProbeTask(replace(setup, config=config, train=train, val=val))
+        # Features are not there yet, neither on disk nor in this process.
+        config = replace(context.config, data_dir=f"{cache}/none", probe_epochs=LITERAL_EPOCHS)
+        few = replace(data, context=replace(context, config=config, known={}), train=train, val=val)
+        encoder = load_encoder(config, context.device, context.precision.dtype)
         started = time.perf_counter()
-        train_only(task)
+        run = probe(extract(encoder, few))
+        train_only(run)
         ours = time.perf_counter() - started
-    plain = load_encoder(setup.config, setup.device, torch.float32)
-    model = nn.Sequential(plain.backbone, nn.Linear(plain.features, len(setup.classes)).to(setup.device))
+    plain = load_encoder(context.config, context.device, torch.float32)
+    model = nn.Sequential(plain.backbone, nn.Linear(plain.features, len(data.classes)).to(context.device))
     transform = literal.eval_transform(plain.mean.tolist(), plain.std.tolist(), plain.input_size[0])
-    folder = setup.config.data_path / "train"
+    folder = context.config.data_path / "train"
     loaders = [
-        literal.loader(folder, transform, task.batch_size, names=split.paths, shuffle=split is train)
+        literal.loader(folder, transform, run.batch_size, names=split.paths, shuffle=split is train)
         for split in (train, val)
     ]
-    with own_process(literal.Experiment, model, *loaders, setup.device) as call:
+    with own_process(literal.Experiment, model, *loaders, context.device) as call:
         theirs = 0.0
         for epoch in range(1, LITERAL_EPOCHS + 1):
             theirs += call("epoch")
@@ -95,7 +98,7 @@ def whole(setup) -> None:
         ["literal over package", "", f"{theirs / ours:.1f}×"],
     ]
     title = f"The whole probe: {len(train)} training and {len(val)} validation images, {LITERAL_EPOCHS} epochs each"
-    show(title, ["What", "Seconds", "Ratio"], rows, setup)
+    show(title, ["What", "Seconds", "Ratio"], rows, data)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from hw1_utils.config import make_config
-from hw1_utils.experiment import ProbeTask, prepare
-from hw1_utils.studies.studies import some_of, train_only
+from hw1_utils.experiment import load, probe
+from hw1_utils.features import Features, extract
+from hw1_utils.models import load_encoders
+from hw1_utils.studies.common import train_only
 
 # title -> mean and deviation, from features N×D
 WAYS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
@@ -35,6 +37,17 @@ def _own(x: Tensor) -> Tensor:
     return torch.where(deviation > 0, deviation, 1.0)
 
 
+def accuracy(features: Features, title: str, seed: int) -> float:
+    """On the validation images, in %, of a probe whose features are standardised in this way."""
+    run = probe(features, seed=seed)
+    if title in WAYS:
+        rows = features.train[:][:, : run.model.in_features]
+        mean, deviation = (x.to(rows.device) for x in WAYS[title](rows))
+        train, val = (replace(s, transform=lambda x, _: (x - mean) / deviation) for s in (run.train, run.val))
+        run = replace(run, train=train, val=val)
+    return train_only(run)[0].accuracy * 100
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[20, 100, 1000])
@@ -42,25 +55,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         with contextlib.redirect_stdout(io.StringIO()):
-            setup = prepare(make_config("full", output_dir=home))
-            whole = ProbeTask(setup)
-            train, val = whole.features(setup.train), whole.features(setup.val)
-        print(f"{whole.title}, {len(setup.val):,} validation images: accuracy in %\n")
+            data = load(make_config("full", output_dir=home))
+            whole = extract(load_encoders(data.context)[0], data)
+        print(f"{probe(whole).title}, {len(data.val):,} validation images: accuracy in %\n")
         titles = [*WAYS, "each its own, at least the median: as it is"]
         print(f"| Images | {' | '.join(titles)} |\n|---{'|---' * len(titles)}|")
         for count in options.counts:
             cells = []
             for title in titles:
-                found = []
-                for seed in range(options.seeds):
-                    rows = some_of(setup.train, count, seed)
-                    part = replace(setup, train=setup.train.part_of(rows), config=replace(setup.config, seed=seed))
-                    task = ProbeTask(part, encoder=whole.encoder)
-                    task.use_features(part.train, replace(train, part=rows.cpu()))
-                    task.use_features(setup.val, val)
-                    if title in WAYS:
-                        task.mean, task.deviation = WAYS[title](train.values[rows])
-                    found.append(train_only(task)[0].accuracy * 100)
+                seeds = range(options.seeds)
+                found = [accuracy(whole.subset(count, seed), title, seed) for seed in seeds]
                 cells.append(f"{statistics.mean(found):.1f}")
             print(f"| {count:,} | {' | '.join(cells)} |", flush=True)
 

@@ -8,14 +8,14 @@ from .common import load, show
 
 ROUNDS = 5
 WORK = {
+    "`import hw1_utils`": "import hw1_utils",
     "`import torch` alone": "import torch",
     "`import hw1_utils.experiment` (torch included)": "import hw1_utils.experiment",
     "second run: start of Python to the first training step": """
 from hw1_utils.config import make_config
-from hw1_utils.experiment import CNNTask, prepare
-setup = prepare(make_config("full"))
-task = CNNTask(setup, "tuned")
-inputs, labels = next(iter(task.train_batches(1)))
+from hw1_utils.experiment import cnn, load
+run = cnn(load(make_config("full")), "tuned")
+inputs, labels = next(run.train.batches(run.batch_size, epoch=1))
 """,
 }
 
@@ -31,9 +31,9 @@ def seconds(code: str) -> list[float]:
 
 
 if __name__ == "__main__":
-    setup = load()
+    data = load()
     rows = []
     for what, code in WORK.items():
         measured = seconds(code)
         rows.append([what, f"{statistics.median(measured):.2f} ({min(measured):.2f} – {max(measured):.2f})"])
-    show(f"Start-up, {ROUNDS} new processes each", ["What", "Seconds: median (range)"], rows, setup)
+    show(f"Start-up, {ROUNDS} new processes each", ["What", "Seconds: median (range)"], rows, data)

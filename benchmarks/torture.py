@@ -1,10 +1,11 @@
 """`python -m benchmarks.torture --kills 50`: a run that is killed again and again ends like one that never was.
 
-A process trains a CNN and a probe on a small folder, judges both and writes their results. It is killed (SIGKILL: no
-handler runs, nothing is tidied up) at a random moment, started again, killed again, until it gets through; then the
-same in a new folder, until there were enough kills. Every other kill strikes right before or after a file is moved into
-place, where a mistake would show. What is left on disk is compared with an undisturbed run's: predictions, metrics,
-histories, TensorBoard events, weights, optimiser state, features. Only what a clock measured may differ.
+A process trains a CNN and a probe on a small folder, measures what they cost, judges both and writes their results. It
+is killed (SIGKILL: no handler runs, nothing is tidied up) at a random moment, started again, killed again, until it
+gets through; then the same in a new folder, until there were enough kills. Every other kill strikes right before or
+after a file is moved into place, where a mistake would show. What is left on disk is compared with an undisturbed
+run's: predictions, metrics, histories, TensorBoard events, weights, optimiser state, features. Only what a clock
+measured may differ.
 """
 
 import argparse
@@ -25,12 +26,16 @@ import pandas as pd
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from hw1_utils import experiment, features, judging
+from hw1_utils import features
 from hw1_utils.config import ROOT, make_config
-from hw1_utils.data import load_test, make_toy_folder
-from hw1_utils.io.files import load_tensors, read_sealed
+from hw1_utils.experiment import cnn, evaluate_on_test, load, load_test, probe, train
+from hw1_utils.io.files import read_checked
+from hw1_utils.io.toy import make_toy_folder
+from hw1_utils.io.tracking import clear_emptied
 from hw1_utils.measure import profiling
-from hw1_utils.report import tables as report
+from hw1_utils.measure.costs import measure_costs
+from hw1_utils.models import load_encoders
+from hw1_utils.report import tables
 
 MOVES = 60  # files that a run moves into place, about
 
@@ -55,20 +60,22 @@ def story(folder: Path) -> None:
         profile_steps=2,
     )
     print("phase: data", flush=True)
-    setup = experiment.prepare(config)
-    results = []
-    for make, name in (
-        (lambda: experiment.CNNTask(setup, "tuned"), "CNN"),
-        (lambda: experiment.ProbeTask(setup), "probe"),
-    ):
-        print(f"phase: {name}", flush=True)
-        results.append(experiment.train(make()))
+    data = load(config)
+    print("phase: CNN", flush=True)
+    trained, costs = [train(cnn(data))], [measure_costs(cnn(data))]
+    print("phase: features", flush=True)
+    (encoder,) = load_encoders(data.context)
+    run = probe(features.extract(encoder, data))
+    print("phase: probe", flush=True)
+    trained.append(train(run))
+    costs.append(measure_costs(run))
     print("phase: results", flush=True)
-    test = load_test(config)
-    judged = [judging.judge(training, test) for training in results]
-    for result in judged:
-        report.write_model(result, test)
-    report.write_comparison(judged)
+    test = load_test(data)
+    results = [evaluate_on_test(one, test) for one in trained]
+    for result in results:
+        tables.write_model(result, test)
+    tables.compare(results, costs)
+    clear_emptied(config.runs_path, patience_s=0)  # how many there are depends on when it was killed
 
 
 def run(folder: Path, *, after: float | None = None, at_move: int | None = None) -> str | None:
@@ -137,14 +144,16 @@ def left_on_disk(folder: Path) -> dict[str, object]:
         if name.startswith("toy/") or file.name in (".hw1.lock", "environment.json", "operators.csv", "costs"):
             continue  # machine and clock
         if file.suffix == ".pt":
-            found[name] = _plain(torch.load(io.BytesIO(read_sealed(file)), weights_only=True))
+            tensors, notes = read_checked(file)
+            state = torch.load(io.BytesIO(tensors["state"].numpy()), weights_only=True)
+            found[name] = _plain(notes | {"state": state})
         elif "tfevents" in name:
             # A training that was killed in its first epoch begins anew, under a name that sorts behind the old one.
             name = re.sub(r"tfevents\.\d+", "tfevents", name)
             events = [event for event in EventFileLoader(str(file)).Load() if event.HasField("summary")]
             found[name] = [(event.step, event.summary.SerializeToString()) for event in events]
         elif file.suffix == ".safetensors":
-            found[name] = _plain(load_tensors(file)[0])
+            found[name] = _plain(read_checked(file)[0])
         elif file.name in (
             "model_profile_comparison.csv",
             "milestones.csv",

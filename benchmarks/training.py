@@ -1,14 +1,17 @@
 """`python -m benchmarks.training`: the CNN's training against pure compute and against the literal pipeline."""
 
 import statistics
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
+from hw1_utils.data import EVAL_BATCH, Data
+from hw1_utils.experiment import cnn
+from hw1_utils.io.progress import Progress
+from hw1_utils.measure.costs import first_steps
 from hw1_utils.models import CNN
-from hw1_utils.preparation import Setup
-from hw1_utils.tasks import EVAL_BATCH, CNNTask
-from hw1_utils.training import evaluate, first_steps, fit
+from hw1_utils.training import evaluate, fit
 
 from . import literal
 from .common import load, own_process, rate, ratio, show, side_by_side
@@ -16,46 +19,42 @@ from .common import load, own_process, rate, ratio, show, side_by_side
 STEPS, TARGET, LITERAL_EPOCHS = 40, 0.67, 20
 
 
-def _literal(setup: Setup, names: list[str]) -> tuple:
+def _literal(data: Data, names: list[str]) -> tuple:
     """The literal CNN on these training images, as arguments of `own_process`."""
-    folder, mean, std = setup.config.data_path / "train", setup.mean.tolist(), setup.std.tolist()
-    size = setup.config.cnn_batch_size
-    train = literal.loader(folder, literal.cnn_transform(mean, std), size, names=names, shuffle=True)
-    judge = literal.eval_transform(mean, std, setup.config.image_size)
-    val = literal.loader(folder, judge, EVAL_BATCH, names=setup.val.paths, shuffle=False)
-    return literal.Experiment, literal.cnn(len(setup.classes)), train, val, setup.device
+    config = data.context.config
+    folder, mean, std = config.data_path / "train", data.mean.tolist(), data.std.tolist()
+    train = literal.loader(folder, literal.cnn_transform(mean, std), config.cnn_batch_size, names=names, shuffle=True)
+    judge = literal.eval_transform(mean, std, config.image_size)
+    val = literal.loader(folder, judge, EVAL_BATCH, names=data.val.paths, shuffle=False)
+    return literal.Experiment, literal.cnn(len(data.classes)), train, val, data.context.device
 
 
-def throughput(setup) -> None:
+def throughput(data: Data) -> None:
     """40 steps of each: bare network and optimiser on resident random tensors, the package's loop, the literal one."""
-    task = CNNTask(setup, "tuned")
-    count = STEPS * task.batch_size
-    model = CNN(len(setup.classes)).to(setup.device, memory_format=torch.channels_last)
-    bare = task.recipe(model)
-    images = torch.randn(task.batch_size, 3, 32, 32, device=setup.device).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, len(setup.classes), (task.batch_size,), device=setup.device)
+    context, run = data.context, cnn(data, "tuned")
+    device, size = context.device, run.batch_size
+    count = STEPS * size
+    model, trained = (CNN(len(data.classes)).to(device, memory_format=torch.channels_last) for _ in range(2))
+    optimizer = run.optimization(model).optimizer
+    images = torch.randn(size, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, len(data.classes), (size,), device=device)
 
     def pure() -> None:
         for _ in range(STEPS):
-            with setup.precision.autocast(setup.device):
+            with context.precision.autocast(device):
                 logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=task.label_smoothing)
-            bare["optimizer"].zero_grad(set_to_none=True)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=run.recipe.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            bare["optimizer"].step()
+            optimizer.step()
 
     def package() -> None:
-        fit(
-            task.model,
-            lambda _: first_steps(task.image_batches, STEPS),
-            epochs=1,
-            precision=setup.precision,
-            **task.recipe(task.model),
-        )
+        batches = first_steps(lambda epoch: run.train.batches(size, epoch), STEPS)
+        fit(trained, lambda _: batches, run.optimization(trained), epochs=1, precision=run.precision)
 
-    with own_process(*_literal(setup, setup.train.paths[:count])) as call:
+    with own_process(*_literal(data, data.train.paths[:count])) as call:
         work = {"pure": pure, "package": package, "literal": lambda: call("epoch")}
-        seconds = side_by_side(work, setup.device)
+        seconds = side_by_side(work, device)
     rows = [
         ["pure compute, resident random tensors", rate(count, seconds["pure"]), ""],
         ["`fit`: batches, augmentation, EMA, sums", rate(count, seconds["package"]), ""],
@@ -64,31 +63,29 @@ def throughput(setup) -> None:
         ["`fit` over the literal pipeline", "", f"{ratio(seconds['literal'], seconds['package']):.1f}×"],
     ]
     show(
-        f"Training step, {count:,} images in batches of {task.batch_size}, 5 rounds in turn",
+        f"Training step, {count:,} images in batches of {size}, 5 rounds in turn",
         ["What", "Images/s: median (range)", "Ratio"],
         rows,
-        setup,
+        data,
     )
 
 
-def time_to_target(setup) -> None:
+def time_to_target(data: Data) -> None:
     """Seconds of training until 67 % of the validation images are right. Test is not opened for a benchmark."""
-    val = setup.val
-    quick = CNNTask(setup, "tuned")
-    quick.epochs = 4
+    run = replace(cnn(data, "tuned"), epochs=4)
     reached: list[float] = []
     fit(
-        quick.model,
-        quick.train_batches,
-        epochs=quick.epochs,
-        precision=setup.precision,
-        validate=lambda model: evaluate(model, quick.eval_batches(val), setup.precision),
+        run.model,
+        lambda epoch: run.train.batches(run.batch_size, epoch),
+        run.optimization(run.model),
+        epochs=run.epochs,
+        precision=run.precision,
+        validate=lambda model: evaluate(model, run.val.in_order(), run.precision),
         stop=lambda row: row["val_accuracy"] >= TARGET and not reached.append(row["elapsed_seconds"]),
-        say=print,
-        **quick.recipe(quick.model),
+        progress=Progress(run.title, run.epochs, "epochs", every=True),
     )
     seconds: list[float] = []
-    with own_process(*_literal(setup, setup.train.paths)) as call:
+    with own_process(*_literal(data, data.train.paths)) as call:
         accuracy = 0.0
         while accuracy < TARGET:
             if len(seconds) == LITERAL_EPOCHS:
@@ -101,12 +98,8 @@ def time_to_target(setup) -> None:
         [f"literal pipeline ({len(seconds)} epochs of {statistics.median(seconds):.0f} s)", f"{sum(seconds):.0f}", ""],
         ["literal over package", "", f"{sum(seconds) / reached[-1]:.1f}×"],
     ]
-    show(
-        f"Training to {TARGET:.0%} of {len(val):,} validation images on {len(setup.train):,} training images, one run",
-        ["What", "Seconds", "Ratio"],
-        rows,
-        setup,
-    )
+    images = f"{len(data.val):,} validation images on {len(data.train):,} training images"
+    show(f"Training to {TARGET:.0%} of {images}, one run", ["What", "Seconds", "Ratio"], rows, data)
 
 
 if __name__ == "__main__":

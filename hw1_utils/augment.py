@@ -5,7 +5,7 @@ Here each image gets its own, and the batch stays one tensor that never leaves t
 """
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -122,45 +122,48 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     return grey.lerp(images, contrast.view(-1, 1, 1, 1)).clamp(0, 255)
 
 
-def make_transform(
-    augmentation: str, mean: Tensor, std: Tensor, generator: torch.Generator | None = None
-) -> Callable[[Tensor], Tensor]:
-    """Build the function from a raw batch to what the CNN sees.
+AUGMENTATIONS = ("none", "resized_crop", "shift")
 
-    Args:
-        augmentation: `none`; `resized_crop`; or `shift`, by up to an eighth of the side, with `jitter` by up to
-            15 %. Both flip half of the images.
-        mean, std: (3,) per channel, of pixels in 0..1.
-        generator: source of the random decisions, on the images' device; not needed for `none`.
 
-    Returns:
-        uint8 B×3×S×S -> normalised float32 B×3×S×S in channels_last memory format.
+@dataclass(frozen=True)
+class Augmentation:
+    """Raw uint8 B×3×S×S to normalised float32 B×3×S×S in channels_last memory format.
+
+    `resized_crop` is the assignment's; `shift` moves by up to an eighth of the side, with `jitter` by up to 15 %. Both
+    flip half of the images.
 
     Raises:
         ValueError: unknown augmentation.
     """
-    if augmentation not in ("none", "resized_crop", "shift"):
-        raise ValueError(f"unknown augmentation {augmentation!r}")
 
-    def transform(images: Tensor) -> Tensor:
-        count, size = len(images), images.shape[-1]
-        if augmentation == "none":
-            return normalize(images, mean, std).contiguous(memory_format=torch.channels_last)
-        flips = torch.rand(count, device=images.device, generator=generator) < 0.5
-        if augmentation == "resized_crop":
-            out = resized_crop(images.float(), sample_boxes(count, size, generator), flips)
-        else:
-            most = size // 8  # 4 pixels of 32
-            offsets = torch.randint(-most, most + 1, (count, 2), device=images.device, generator=generator)
-            factors = torch.empty(2, count, device=images.device).uniform_(1 - JITTER, 1 + JITTER, generator=generator)
-            out = jitter(shift(images, offsets, flips).float(), *factors)
-        return normalize(out, mean, std).contiguous(memory_format=torch.channels_last)
+    name: str  # none, resized_crop or shift
+    mean: Tensor  # (3,) per channel, of pixels in 0..1
+    std: Tensor
 
-    return transform
+    def __post_init__(self) -> None:
+        if self.name not in AUGMENTATIONS:
+            raise ValueError(f"unknown augmentation {self.name!r}")
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """`generator`: source of the random decisions, on the images' device; None: nothing is augmented."""
+        out = images if generator is None else self.augment(images, generator)
+        return normalize(out, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Float32 B×3×S×S in 0..255; with `none` as they are."""
+        if self.name == "none":
+            return images.float()
+        count, size, device = len(images), images.shape[-1], images.device
+        flips = torch.rand(count, device=device, generator=generator) < 0.5
+        if self.name == "resized_crop":
+            return resized_crop(images.float(), sample_boxes(count, size, generator), flips)
+        most = size // 8  # 4 pixels of 32
+        offsets = torch.randint(-most, most + 1, (count, 2), device=device, generator=generator)
+        factors = torch.empty(2, count, device=device).uniform_(1 - JITTER, 1 + JITTER, generator=generator)
+        return jitter(shift(images, offsets, flips).float(), *factors)
 
 
-def preview(augmentation: str, images: Tensor, *, seed: int) -> Tensor:
+def preview(name: str, images: Tensor, *, seed: int) -> Tensor:
     """What the augmentation makes of uint8 B×3×S×S images, as uint8 again, to look at."""
     generator = torch.Generator(images.device).manual_seed(seed)
-    zero, one = torch.zeros(3), torch.ones(3)
-    return (make_transform(augmentation, zero, one, generator)(images) * 255).round().to(torch.uint8)
+    return Augmentation(name, torch.zeros(3), torch.ones(3)).augment(images, generator).round().to(torch.uint8)

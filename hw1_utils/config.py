@@ -6,17 +6,15 @@ import os
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 
 from .device import find_device
-from .errors import Hw1Error, some
-from .io.weight_files import STAND_IN, SUFFIXES, is_meant, weights_at
+from .errors import Hw1Error
+from .io.weight_files import DEFAULT_ENCODER, check_named, encoder_named_by
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
-
-
-PATHS = ("data_dir", "output_dir", "backup_dir", "weights")  # the fields of Config that name files or folders
+LARGEST_SEED = 2**32 - 2**10  # scikit-learn's generators take 32 bits; further seeds count up from it
 
 PROFILES: Mapping[str, dict] = {
     "full": {"output_dir": "."},
@@ -44,111 +42,117 @@ PROFILES: Mapping[str, dict] = {
     },
 }
 
+STUDIES = (  # further questions, in the notebook's order; the first two are trainings beside the comparison
+    *("blocks", "recipes", "input_size", "learning_curve", "logreg"),
+    *("calibration", "disagreement", "seeds", "flips"),
+)
+
+
+def knob(
+    default: object,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    path: bool = False,
+    env: str | None = None,
+) -> typing.Any:
+    """A setting: a field of Config, checked by it, and an option of the command line (see `app.cli`).
+
+    Args:
+        default: the full profile's.
+        help: for the command line; what None means, too.
+        low, high: the smallest and the largest number allowed.
+        choices: the words allowed, in lower case; of a path the words that are none.
+        path: it names a file or folder.
+        env: an environment variable that gives it, too; what follows HW1_ is a second option of the command line.
+    """
+    about = {"help": help, "low": low, "high": high, "choices": choices, "path": path, "env": env}
+    return field(default=default, metadata=about)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of one run. Frozen and validated: a value out of range or of a wrong type is an Hw1Error.
 
-    Text is read the same way wherever a setting comes from, see `read_setting`.
+    So is a place to write to that lies in the data folder. Text is read the same way wherever it comes from, see
+    `read_setting`.
     """
 
-    profile: str = "full"  # full, quick or smoke; `auto` has been resolved by then
-    seed: int = 0  # of the split, the initial weights, the order of batches and the augmentation
-    seeds: int | None = None  # trainings of CNN and probe, with seeds counting up; None: 3, of a CNN on a CPU 1
-    device: str = "auto"  # auto, cpu or cuda
-    precision: str = "auto"  # auto, bf16, fp16 or fp32: of the forward pass
-    memory_mb: int | None = None  # for all arrays; what finds no room is streamed from disk; None: half of what is free
+    # the run, and the machine it is computed on
+    profile: str = knob("full", "size of the run; auto: full with a GPU, else quick", choices=tuple(PROFILES))
+    seed: int = knob(0, "of split, initial weights, order of batches, augmentation", low=0, high=LARGEST_SEED)
+    seeds: int | None = knob(None, "trainings of CNN and probe, seeds counting up; none: 3, of a CNN on a CPU 1", low=1)
+    device: str = knob("auto", "what computes", choices=("auto", "cpu", "cuda"))
+    precision: str = knob("auto", "of the forward pass", choices=("auto", "bf16", "fp16", "fp32"))
+    memory_mb: int | None = knob(None, "for all arrays, the rest is streamed; none: half of what is free", low=0)
 
-    data_dir: str = "data/cifar10"  # an ImageFolder: train/<class>/* and test/<class>/*
-    image_size: int = 32  # side S of the square images kept in memory and seen by the CNN
-    train_size: int | None = None  # training images; None: all that validation leaves
-    val_size: int | None = None  # validation images; None: all of the folder's own val/, else a tenth of train/
-    test_size: int | None = None  # test images; None: all
+    # the data; three max-pools need 8 pixels to leave 1×1
+    data_dir: str = knob("data/cifar10", "folder of train/<class>/*, test/<class>/*", path=True, env="HW1_DATA")
+    image_size: int = knob(32, "side of the square images kept in memory and seen by the CNN", low=8, high=1024)
+    train_size: int | None = knob(None, "training images; none: all that validation leaves", low=2)
+    val_size: int | None = knob(None, "validation images; none: all of val/, else a tenth of train/", low=2)
+    test_size: int | None = knob(None, "test images; none: all", low=2)
 
-    cnn_recipe: str = "tuned"  # of the headline CNN; taught and, if not it, assignment and short are run beside it
-    cnn_epochs: int = 80  # recipe tuned; recipe taught has the headline's epochs
-    short_epochs: int = 12  # recipes assignment and short
-    cnn_batch_size: int = 256
-    class_weights: bool = False  # True: the loss counts rare classes as much as frequent ones (CNN and probe)
+    # the CNN; `distilled` and, if not the headline, `assignment` and `short` are run beside it
+    cnn_recipe: str = knob("tuned", "of the headline CNN", choices=("assignment", "tuned", "short"))
+    cnn_epochs: int = knob(80, "passes of recipe tuned; distilled has the headline's", low=1)
+    short_epochs: int = knob(12, "passes of recipes assignment and short", low=1)
+    cnn_batch_size: int = knob(256, "images a step", low=1)
+    class_weights: bool = knob(False, "the loss counts rare classes as much as frequent ones, CNN and probe")
 
-    encoder: str = "vit_tiny_patch16_224"  # any timm model with pooled features; several with commas between
-    weights: str | None = None  # file, or folder of <encoder>.safetensors; "random": none; None: hub, then stand-in
-    extract_batch_size: int = 64  # images per pass through the frozen encoder
-    probe_epochs: int = 30
-    probe_batch_size: int = 64
-    probe_lr: float = 3e-3  # AdamW on standardised features, for pooling cls, to zero by CosineAnnealingLR
-    probe_weight_decay: float = 1e-4
+    # the frozen encoder and the probe: AdamW on standardised features; the rate, pooling cls, falls to zero by a cosine
+    encoder: str = knob(DEFAULT_ENCODER, "timm model with pooled features; several with commas", env="HW1_ENCODER")
+    weights: str | None = knob(
+        None, "file or folder, or random; none: hub, then stand-in", path=True, choices=("random",), env="HW1_WEIGHTS"
+    )
+    extract_batch_size: int = knob(64, "images per pass through the frozen encoder", low=1)
+    probe_epochs: int = knob(30, "passes over the features", low=1)
+    probe_batch_size: int = knob(64, "images a step", low=1)
+    probe_lr: float = knob(3e-3, "learning rate of AdamW on standardised features", low=0.0, high=1e3)
+    probe_weight_decay: float = knob(1e-4, "of AdamW", low=0.0, high=1e3)
 
-    sanity_check: str = "stop"  # where a model does not learn three batches by heart; or warn: say so and go on
-    profile_steps: int = 50  # steps in the profiler trace
-    study_images: int = 5000  # training images of the input-size study
-    fresh: bool = False  # True: start over instead of using finished or interrupted experiments on disk
-    skip_unreadable: bool = False  # True: leave out files that are no readable images, naming them; else stop
-    output_dir: str = "."  # runs/ and results/ are made in it
-    backup_dir: str | None = None  # a second copy of finished work, for example on a mounted Drive
+    # how the run goes about it, and where it writes
+    sanity_check: str = knob("stop", "where three batches are not learnt by heart", choices=("stop", "warn"))
+    profile_steps: int = knob(50, "steps in the profiler trace", low=1)
+    studies: str = knob("all", f"further questions: all, none, or with commas some of {', '.join(STUDIES)}")
+    study_images: int = knob(5000, "training images of the input-size study", low=2)
+    fresh: bool = knob(False, "start over instead of using what is finished or interrupted on disk")
+    skip_unreadable: bool = knob(False, "leave out and name files that are no readable images, instead of stopping")
+    output_dir: str = knob(".", "runs/ and results/ are made in it", path=True)
+    backup_dir: str | None = knob(None, "for a second copy of finished work, as on a mounted Drive", path=True)
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for f in fields(self):
-            value, kind = read_setting(f.name, getattr(self, f.name)), hints[f.name]
-            value = f.default if value == "" else value
-            object.__setattr__(self, f.name, value)  # frozen, but not yet handed over
-            allowed = (int, float) if kind is float else kind
-            if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-                wanted = getattr(kind, "__name__", str(kind))
-                raise Hw1Error(f"Config.{f.name} must be {wanted}, not {value!r} ({type(value).__name__}).")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise Hw1Error(f"Config.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
-        for name, low in _AT_LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise Hw1Error(f"Config.{name} must be at least {low}, not {value}.")
-        for name, high in _AT_MOST.items():
-            if getattr(self, name) > high:
-                raise Hw1Error(f"Config.{name} must be at most {high}, not {getattr(self, name)}.")
-
-        for name in PATHS:
-            value = getattr(self, name)
-            if value is not None and not _is_path(value):
-                raise Hw1Error(f"Config.{name} must be the path of a file or folder, not {value!r}.")
+        for setting in fields(self):
+            value = read_setting(setting.name, getattr(self, setting.name))
+            value = setting.default if value == "" else value
+            object.__setattr__(self, setting.name, value)  # frozen, but not yet handed over
+            _check(setting, value)
         if not self.encoders:
             raise Hw1Error(f"Config.encoder must name a timm model, not {self.encoder!r}.")
+        if unknown := [name for name in self.asked if name not in STUDIES]:
+            raise Hw1Error(f"Config.studies has no {', '.join(unknown)}: choose all, none, or of {', '.join(STUDIES)}.")
+        data = os.path.realpath(self.data_path)
+        for name, place in (("output_dir", self.output_path), ("backup_dir", self.backup_path)):
+            if place and Path(os.path.realpath(place)).is_relative_to(data):  # it would be read as a class of the data
+                raise Hw1Error(f"{name} {place} lies in the data folder {self.data_dir}: choose one outside of it.")
 
     @property
     def encoders(self) -> list[str]:
         """Names of timm models, each once."""
-        return list(dict.fromkeys(name.strip() for name in self.encoder.split(",") if name.strip()))
-
-    def for_encoder(self, name: str) -> "Config":
-        """The same settings with one of the encoders alone and, of the weights, those that are meant for it.
-
-        Raises:
-            Hw1Error: there are none at the place that `weights` names. Nothing else takes their place, but for the
-                one encoder whose weights are a package: that may come from there.
-        """
-        if self.weights_path is None or not os.path.exists(self.weights_path):
-            return replace(self, encoder=name)
-        files = weights_at(self.weights_path)
-        fitting = [(file, named) for file, named in files.items() if named and is_meant(named, name)]
-        if len(files) == len(self.encoders) == 1 and None in files.values():
-            fitting = [(*files, name)]  # its name says nothing: it is what was asked for
-        if not fitting and name.split(".")[0] == STAND_IN:
-            return replace(self, encoder=name, weights=None)
-        if not fitting:
-            there = some(file.name for file in files)
-            found = f"it has {there}" if files else f"no file ends in {', '.join(SUFFIXES)}"
-            raise Hw1Error(
-                f"HW1_WEIGHTS names {self.weights}, which has no weights for {name} ({found}): name the file after "
-                f"the model, as in {name}.safetensors, or take the encoder that the weights are of."
-            )
-        file, named = min(fitting, key=lambda pair: pair[1] != name)  # of several, that with the very name
-        return replace(self, encoder=max(named, name, key=len), weights=str(file))  # the name with a tag says more
+        return _names(self.encoder)
 
     @property
-    def weights_path(self) -> Path | None:
-        """The file or folder that `weights` names."""
-        return None if self.weights in (None, "random") else _place(self.weights)
+    def asked(self) -> list[str]:
+        """The further questions of the run, out of `STUDIES`."""
+        words = self.studies.lower()
+        return {"all": list(STUDIES), "none": []}.get(words, _names(words))
+
+    @property
+    def weights_place(self) -> Path | str | None:
+        """What `weights` names: a file or folder, "random", or None."""
+        return self.weights if self.weights in (None, "random") else _place(self.weights)
 
     @property
     def data_path(self) -> Path:
@@ -188,7 +192,7 @@ class Config:
 
     @property
     def models_path(self) -> Path:
-        """Finished models, one file each: see `saved`."""
+        """Finished models, one file each: see `deploy.saved`."""
         return self.output_path / "models"
 
     @property
@@ -201,8 +205,11 @@ class Config:
 
     def shown(self) -> dict:
         """All settings, files and folders by their names alone: fit to be kept beside results and shared."""
-        names = {f: Path(getattr(self, f)).name or "." for f in PATHS if getattr(self, f) is not None}
-        return self.as_dict() | names
+        paths = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["path"]}
+        return self.as_dict() | {name: Path(path).name or "." for name, path in paths.items() if path is not None}
+
+
+_SETTINGS: Mapping[str, Field] = {setting.name: setting for setting in fields(Config)}
 
 
 def read_setting(name: str, value: object) -> object:
@@ -213,7 +220,7 @@ def read_setting(name: str, value: object) -> object:
     where it holds text, so that a folder may be called 2024. Space around it does not count, nor does the case of words
     that have a meaning; "" stands for a setting that is not given. What cannot be read stays, for Config to refuse.
     """
-    kind = typing.get_type_hints(Config).get(name)
+    kind, about = _SETTINGS[name].type, _SETTINGS[name].metadata
     kinds = typing.get_args(kind) or (kind,)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -221,7 +228,7 @@ def read_setting(name: str, value: object) -> object:
         value = value.strip()
         if value.lower() == "none" and type(None) in kinds:
             return None
-        if name in _CHOICES or (name == "weights" and value.lower() == "random"):
+        if about["choices"] and (value.lower() in about["choices"] or not about["path"]):
             return value.lower()
     if value is None or value == "" or isinstance(value, bool) or str in kinds:
         return value
@@ -242,6 +249,31 @@ def _number(value: object, whole: bool) -> object:
 _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
 
+def _check(setting: Field, value: object) -> None:
+    """Raise Hw1Error unless a field of Config may have the value."""
+    what, kind, about = f"Config.{setting.name} must be", setting.type, setting.metadata
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        wanted = kind.__name__ if isinstance(kind, type) else kind
+        raise Hw1Error(f"{what} {wanted}, not {value!r} ({type(value).__name__}).")
+    if value is None:
+        return
+    if about["path"]:
+        if not _is_path(value):
+            raise Hw1Error(f"{what} the path of a file or folder, not {value!r}.")
+    elif about["choices"] and value not in about["choices"]:
+        raise Hw1Error(f"{what} one of {', '.join(about['choices'])}, not {value!r}.")
+    if about["low"] is not None and not value >= about["low"]:  # nor is nan
+        raise Hw1Error(f"{what} at least {about['low']}, not {value}.")
+    if about["high"] is not None and value > about["high"]:
+        raise Hw1Error(f"{what} at most {about['high']}, not {value}.")
+
+
+def _names(text: str) -> list[str]:
+    """Those between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def _is_path(value: str) -> bool:
     """Whether it can be a path at all: of something with a name, of a home directory that exists."""
     try:
@@ -253,40 +285,6 @@ def _is_path(value: str) -> bool:
 def _place(path: str) -> Path:
     """The absolute path: relative ones start at the repository; links stay as they are."""
     return Path(os.path.abspath(ROOT / Path(path).expanduser()))
-
-
-_CHOICES = {
-    "profile": tuple(PROFILES),
-    "device": ("auto", "cpu", "cuda"),
-    "precision": ("auto", "bf16", "fp16", "fp32"),
-    "sanity_check": ("stop", "warn"),
-    "cnn_recipe": ("assignment", "tuned", "short"),  # what can be trained without a teacher
-}
-_AT_LEAST = {
-    "seed": 0,
-    "seeds": 1,
-    "image_size": 8,  # three max-pools leave 1×1
-    "train_size": 2,
-    "val_size": 2,
-    "test_size": 2,
-    "cnn_epochs": 1,
-    "short_epochs": 1,
-    "cnn_batch_size": 1,
-    "extract_batch_size": 1,
-    "probe_epochs": 1,
-    "probe_batch_size": 1,
-    "probe_lr": 0.0,
-    "probe_weight_decay": 0.0,
-    "memory_mb": 0,
-    "profile_steps": 1,
-    "study_images": 2,
-}
-_AT_MOST = {
-    "seed": 2**32 - 2**10,  # scikit-learn's generators take 32 bits; further seeds count up from it
-    "image_size": 1024,
-    "probe_lr": 1e3,
-    "probe_weight_decay": 1e3,
-}
 
 
 def make_config(profile: str = "auto", **overrides: object) -> Config:
@@ -311,19 +309,25 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
     if profile not in PROFILES:
         raise Hw1Error(f"There is no profile {profile!r}: choose auto, {', '.join(PROFILES)}.")
     overrides = overrides_from_environment() | overrides
-    known = [f.name for f in fields(Config)]
     for name in overrides:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
+        if name not in _SETTINGS:
+            near = difflib.get_close_matches(name, _SETTINGS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(_SETTINGS)}."
             raise Hw1Error(f"Config has no field {name!r}: {hint}")
     if overrides.get("profile", profile) != profile:
         raise Hw1Error("The profile is no override: choose it with PROFILE, --profile or HW1_PROFILE.")
     settings = {**PROFILES[profile], "profile": profile}
     if profile != "smoke":
-        variables = {"HW1_DATA": "data_dir", "HW1_WEIGHTS": "weights", "HW1_ENCODER": "encoder"}
-        settings |= _given({field: os.environ.get(name, "") for name, field in variables.items()})
-    return Config(**_encoder_named_by_weights(settings | _given(overrides)))
+        variables = {name: setting.metadata["env"] for name, setting in _SETTINGS.items()}
+        settings |= _given({name: os.environ.get(env, "") for name, env in variables.items() if env})
+    settings |= _given(overrides)
+    weights = settings.get("weights")
+    if isinstance(weights, str) and weights != "random" and _is_path(weights):
+        if "encoder" in settings:
+            check_named(_place(weights), _names(str(settings["encoder"])))
+        else:
+            settings["encoder"] = encoder_named_by(_place(weights))
+    return Config(**settings)
 
 
 def _given(settings: Mapping[str, object]) -> dict[str, object]:
@@ -343,31 +347,3 @@ def overrides_from_environment() -> dict[str, object]:
         if isinstance(found := json.loads(text), dict):
             return found
     raise Hw1Error(f'HW1_OVERRIDES must be a JSON object such as {{"seed": 1}}, not {text!r}.')
-
-
-def _encoder_named_by_weights(settings: dict) -> dict:
-    """Let weights named after a timm model choose the encoder, unless one was asked for.
-
-    `vit_tiny` and `deit_tiny` share every tensor shape but not the normalisation: loaded under the wrong
-    name, a file would fit and quietly give wrong features.
-
-    Raises:
-        Hw1Error: they are named after other models than the one that was asked for, or after several.
-    """
-    weights = settings.get("weights")
-    if not isinstance(weights, str) or weights == "random" or not _is_path(weights):
-        return settings
-    place = _place(weights)
-    names = list(dict.fromkeys(name for name in weights_at(place).values() if name))
-    if "encoder" in settings:
-        asked = [name.strip() for name in str(settings["encoder"]).split(",")]
-        if names and not place.is_dir() and not any(is_meant(names[0], name) for name in asked):
-            raise Hw1Error(
-                f"The weights file {place.name} is named after {names[0]}, but the encoder asked for is "
-                f"{settings['encoder']}: set both to the same model, or rename the file if its name is wrong."
-            )
-    elif len(names) == 1:
-        settings["encoder"] = names[0]
-    elif names and not any(is_meant(name, Config.encoder) for name in names):
-        raise Hw1Error(f"{place} has weights of {some(names)}: choose with HW1_ENCODER, or encoder=, which to use.")
-    return settings

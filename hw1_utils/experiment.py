@@ -1,265 +1,491 @@
-"""The story in code: prepare the data, train a CNN, probe a ViT, evaluate both once, compare.
+"""The story in code: load the data, train a CNN, probe a ViT, evaluate both once.
 
-setup = prepare(make_config())
-tasks = [*cnn_tasks(setup), ProbeTask(setup), ProbeTask(setup, "layers")]
-for task in tasks: sanity_check(task)
-trainings = [train(task) for task in tasks]
-trainings += [train(taught_by(trainings[-1]))]
-results = [judging.judge(training, test) for training in trainings]
+data = load(make_config())
+runs = [cnn(data), *(probe(extract(encoder, data)) for encoder in load_encoders(data.context))]
+trained = [train(run) for run in runs]
+test = load_test(data)
+results = [evaluate_on_test(one, test) for one in trained]
 """
 
 import copy
-import itertools
-import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from . import metrics
-from .batching import batches
+from .augment import Augmentation
 from .config import Config
-from .errors import Hw1Error, some
-from .features import check_finite, standardization
+from .context import Context, start
+from .data import Data, Samples, Split, decode, grey_levels, pixel_statistics
+from .device import Precision
+from .errors import Hw1Error
+from .features import Features, extract_split, standardization
+from .io import cifar10
+from .io.arrays import check_disk
 from .io.checkpoint import Checkpoint
-from .io.files import read_sealed, sha256_tensors, write_csv, write_sealed
-from .io.tracking import Tracker
-from .measure.costs import measure_costs, trace_training
-from .preparation import prepare  # noqa: F401 (it belongs to the story, as the probes do)
-from .probes import ProbeTask, probe_tasks  # noqa: F401
-from .tasks import CNNTask, Task, cnn_tasks  # noqa: F401
-from .training import Evaluation, evaluate, fit, judged, overfit_check
+from .io.files import read_checked, sha256_tensors, write_csv
+from .io.folders import Folder, Part, read_folder
+from .io.images import measure_sizes
+from .io.progress import Progress, history_table
+from .io.splits import choose
+from .io.toy import make_toy_folder
+from .io.tracking import Tracker, clear_emptied
+from .io.weights import check_names
+from .models import CNN, FrozenEncoder, Preprocessed, Probe, folded, sketch_encoders
+from .optim import RECIPES, Optimization, Recipe, make_optimization
+from .training import Predictions, evaluate, fit, judged
 
-SANITY_BATCHES, SANITY_BATCH_SIZE = 3, 32
-NEARLY = 3.0  # levels of 255: as much as saving as JPEG again may change a picture on average
-FEW = 0.1  # of the pictures: more that are not learnt are no matter of single labels
+# ---- the data
 
 
-def sanity_check(task: Task) -> list[dict]:
-    """Overfit three un-augmented batches with a copy of the model; the history, as from `fit`.
+def load(config: Config) -> Data:
+    """Make sure the data is there, choose device and precision, and load what is trained and validated on.
 
-    Pictures that lie in several classes cannot be learnt by any model: they are named and left out. Where a few are
-    not learnt and near copies of them lie in other classes, that is said, and no reason to stop.
+    What can be known in seconds comes first: the folder and what is taken of it, encoders and their weights, places
+    to write to, room on the disk. Test images are decoded, so that a damaged one is found now and not after an hour of
+    training, and put aside.
 
     Raises:
-        Hw1Error: other pictures are not learnt, or most are alike. With `Config.sanity_check` "warn" it is said alone.
+        Hw1Error: the data cannot be had or is not usable, weights cannot be had or do not fit, a place cannot be
+            written, or another process is at work in `config.output_dir`.
     """
-    train, config = task.setup.train, task.setup.config
-    generator = torch.Generator().manual_seed(config.seed)
-    chosen = torch.randperm(len(train), generator=generator)[: SANITY_BATCHES * SANITY_BATCH_SIZE].to(task.setup.device)
-    pictures, labels = train.take(chosen), train.labels[chosen]
-    copies = _in_several_classes(pictures, labels)
-    alone = sorted(set(range(len(chosen))) - set(itertools.chain(*copies)))
-    groups = [" and ".join(train.paths[chosen[row]] for row in rows) for rows in copies]
-    if len(alone) < len(chosen) / 2:
-        _complain(config, f"{len(chosen) - len(alone)} of {len(chosen)} pictures are alike ({some(groups)})")
-        return []
-    if groups:
-        print(f"WARNING: the same picture lies in several classes, so that labels are wrong: {some(groups)}.")
-    chosen, pictures, labels = chosen[alone], pictures[alone], labels[alone]
-    inputs = task.look(task.seen(train).take(chosen))
-    if task.kind == "probe":
-        parts = inputs.split(config.extract_batch_size)
-        features = torch.cat([task.full_model.features(part) for part in parts])
-        check_finite(features, task.encoder)
-        mean, deviation = (x.to(features.device) for x in standardization(features))
-        inputs = (features - mean) / deviation
-    fixed = list(batches(inputs, labels, SANITY_BATCH_SIZE))
+    check_names(config.encoders)
+    context = start(config)
+    if config.is_toy and not config.data_path.exists():
+        make_toy_folder(config.data_path)
+    if not config.is_cifar10:  # else it may still have to be downloaded, and weights are checked before that
+        folder, chosen = _read(config)
+    encoders = sketch_encoders(config)
+    if config.is_cifar10:
+        cifar10.ensure_cifar10(config.data_path)
+        folder, chosen = _read(config)
+    _check_disk(context, chosen, encoders)
+    train, val, test = decode(config, chosen, grey_levels(config, folder.parts["train"])).values()
+    if not folder.has_test:  # the parts were made here, and others may want the same ones
+        made = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
+        write_csv(config.results_path / "split.csv", pd.concat(made))
+    train, val = (split.to(context.device, context.room) for split in (train, val))
+    sizes = measure_sizes([str(config.data_path / path) for path in train.paths])
+    mean, std = pixel_statistics(train.images.values)
+    if config.is_cifar10:
+        cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
+    else:
+        print(sizes.describe(config.image_size))
+    if metrics.leading(train.counts().values()) == "balanced_accuracy":
+        few, many = min(train.counts().values()), max(train.counts().values())
+        hint = "" if config.class_weights else "; with class_weights=True rare classes count as much in the loss"
+        print(f"{few:,} to {many:,} training images a class: balanced accuracy and macro F1 come first{hint}")
+    machine = context.environment
+    print(
+        f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
+        f"{len(test):,} test images in {len(train.classes)} classes\n"
+        f"device {machine['device']} ({machine['torch_threads']} threads), precision {context.precision.name}"
+    )
+    return Data(context, train, val, mean, std, chosen["test"], test.counts(), max(sizes.largest))
+
+
+def load_test(data: Data) -> Split:
+    """The test images. For the final evaluation, after all training.
+
+    Raises:
+        Hw1Error: images that could be read before and cannot be now.
+    """
+    context = data.context
+    return decode(context.config, {"test": data.test}, data.train.levels)["test"].to(context.device, context.room)
+
+
+def _read(config: Config) -> tuple[Folder, dict[str, Part]]:
+    folder = read_folder(config.data_path, config.data_dir, config.seed)
+    sizes = {"train_size": config.train_size, "val_size": config.val_size, "test_size": config.test_size}
+    return folder, choose(folder, config.data_path.name, config.seed, **sizes)
+
+
+def _check_disk(context: Context, chosen: dict[str, Part], encoders: list[FrozenEncoder]) -> None:
+    """Compare what will be cached, decoded images and features, with the free disk, before anything is decoded."""
+    config = context.config
+    images = sum(map(len, chosen.values()))
     try:
-        history, end = overfit_check(copy.deepcopy(task.model), fixed, lr=task.sanity_lr, precision=task.precision)
-    except Hw1Error as error:  # it diverged
-        _complain(config, str(error))
-        return []
-    passes = f"{len(history)} pass{'es' if len(history) > 1 else ''}"
-    print(f"{task.title}: {len(fixed)} batches, accuracy {end.accuracy} after {passes}")
-    guesses = end.probabilities.argmax(1)
-    wrong = (guesses != end.labels).nonzero().flatten().tolist()
-    if wrong:
-        named = [
-            f"{train.paths[chosen[row]]} (in {train.classes[labels[row]]}, taken for {train.classes[guesses[row]]})"
-            for row in wrong
-        ]
-        complaint = (
-            f"after {passes} over {len(fixed)} batches {task.title} still gets {len(wrong)} of these very "
-            f"images wrong: {some(named)}"
-        )
-        if len(wrong) <= FEW * len(chosen) and set(wrong) <= _nearly_in_another_class(pictures, labels):
-            print(f"WARNING: {complaint}; near copies of them lie in other classes, look at the labels.")
-        else:
-            _complain(config, complaint)
-    return history
+        largest = max(measure_sizes([str(config.data_path / path) for path in chosen["train"].paths]).largest)
+    except ValueError:  # nothing can be read: that will be said, with the files' names
+        return
+    wanted = {encoder.side_for(config.image_size, largest) for encoder in encoders}
+    features = sum(images * encoder.columns * 4 for encoder in encoders)
+    needed = sum(images * 3 * side**2 for side in {config.image_size, *wanted}) + features
+    streamed = max(0, needed - context.room.left)
+    # Streamed features lie there twice, in the chunks that are kept and as this run's array.
+    check_disk(config.cache_path, needed + min(streamed, features), streamed)
 
 
-def _complain(config: Config, what: str) -> None:
-    """Stop here, or say it alone, as `Config.sanity_check` asks."""
-    if config.sanity_check == "stop":
-        raise Hw1Error(
-            f"Sanity check: {what}; look at their labels and, if they are many, at preprocessing and learning rate, or "
-            "go on with sanity_check='warn'."
-        )
-    print(f"WARNING: Sanity check: {what}.")
-
-
-def _in_several_classes(pictures: Tensor, labels: Tensor) -> list[list[int]]:
-    """Groups of rows that hold the very same uint8 picture under more than one label."""
-    groups: dict[bytes, list[int]] = {}
-    for row, picture in enumerate(pictures.cpu()):
-        groups.setdefault(picture.numpy().tobytes(), []).append(row)
-    return [rows for rows in groups.values() if len(set(labels[rows].tolist())) > 1]
-
-
-def _nearly_in_another_class(pictures: Tensor, labels: Tensor) -> set[int]:
-    """Rows of uint8 pictures that are there again, as good as equal, under another label."""
-    pixels = pictures.flatten(1).float()
-    apart = torch.cdist(pixels, pixels, p=1) / pixels.shape[1]
-    apart[labels[:, None] == labels] = torch.inf
-    return set((apart.min(1).values <= NEARLY).nonzero().flatten().tolist())
+# ---- a run
 
 
 @dataclass(frozen=True)
-class Training:
+class Run:
+    """One training, ready to start: all that `train` and `measure_costs` need to know. `cnn` and `probe` make one."""
+
+    name: str  # its folder in runs/ and results/
+    title: str  # in tables and figures
+    variant: str  # recipe of a CNN, pooling of a probe
+    details: dict[str, str]  # columns that say exactly which model this is
+    data: Data
+    model: nn.Module  # what is trained, in its initial state: a CNN on images, a head on features
+    precision: Precision  # of `model`
+    recipe: Recipe
+    epochs: int
+    batch_size: int
+    train: Samples  # of `model`
+    val: Samples
+    samples: Callable[[Split], Samples]  # of any other split; a probe's images go through the encoder for it
+    whole: nn.Module  # `model` with all that comes before it, from images to logits: what is traced and timed
+    image_samples: Samples  # to train `whole` on
+    assemble: Callable[[nn.Module], nn.Module]  # a trained `model` -> what takes images as `whole` does
+    seed: int
+    features: Features | None = None  # of a probe
+    teacher_seconds: float = 0.0  # spent on training another model first, to learn from it
+
+    @property
+    def context(self) -> Context:
+        return self.data.context
+
+    @property
+    def kind(self) -> str:
+        """cnn or probe"""
+        return "probe" if self.features else "cnn"
+
+    @property
+    def rank(self) -> int:
+        """Of a probe's encoder among the run's, counted from 0."""
+        return self.features.encoder.rank if self.features else 0
+
+    @property
+    def folder(self) -> Path:
+        """Of logs, trace and checkpoint."""
+        return self.context.config.runs_path / self.name
+
+    @property
+    def results(self) -> Path:
+        return self.context.config.results_path / self.name
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that `whole` takes."""
+        return self.image_samples.inputs.shape[-1]
+
+    @property
+    def optimization(self) -> Callable[[nn.Module], Optimization]:
+        """The recipe over the whole training, for `model`, `whole` or a copy of them."""
+        return partial(
+            make_optimization,
+            recipe=self.recipe,
+            steps=self.epochs * -(-len(self.train) // self.batch_size),
+            class_weights=class_weights(self.data.train) if self.context.config.class_weights else None,
+            muon_dtype=torch.bfloat16 if self.precision.name == "bf16" else torch.float32,
+        )
+
+    def depends_on(self) -> dict:
+        """All that weights and logs depend on, in plain values: settings, pixels and labels, the machine."""
+        context, machine = self.context, self.context.environment
+        # A GPU's training hardly knows how many threads feed it, and may go on beside other ones.
+        threads = {"threads": machine["torch_threads"]} if context.device.type == "cpu" else {}
+        return {
+            "seed": self.seed,
+            "image_size": self.image_size,
+            "class_weights": context.config.class_weights,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            **self.details,
+            **asdict(self.recipe),
+            **({"features": self.features.encoder.key()} if self.features else {}),
+            "device": machine["device"],
+            **threads,
+            "precision": context.precision.name,
+            **{package: machine["packages"][package] for package in ("torch", "torchvision", "timm")},
+            **{f"{split.name} data": split.sha256[:16] for split in (self.data.train, self.data.val)},
+            "targets": sha256_tensors({"targets": self.train.targets})[:16],
+        }
+
+    def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
+        """A module and its input that hold every multiply-add between one image's pixels and its logits."""
+        if self.features:
+            return Preprocessed(self.whole), self.features.encoder.preprocess(image)
+        return self.whole, self.image_samples.transform(image, None)
+
+    def too_large(self) -> Hw1Error:
+        """What there is to say where the GPU's memory does not hold a batch."""
+        return Hw1Error(
+            f"The GPU's memory is too small for {self.title}: lower {self.kind}_batch_size (now {self.batch_size}) and "
+            "extract_batch_size, or take device='cpu'."
+        )
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Where a training is kept after each epoch: an interrupted one continues, a finished one is used."""
+
+        def keep() -> None:
+            self.context.backup.keep(self.folder, f"runs/{self.name}")
+
+        return Checkpoint(self.folder / "state" / f"{name}.pt", self.depends_on(), keep)
+
+
+def cnn(data: Data, recipe: str = "", *, teacher: "Trained | None" = None, seed: int | None = None) -> Run:
+    """The assignment's CNN from scratch.
+
+    Args:
+        recipe: one of `optim.RECIPES`; if left out, the headline's, `Config.cnn_recipe`.
+        teacher: a trained probe, for the recipe `distilled`: the CNN learns from its probabilities as well as from the
+            labels (knowledge distillation).
+        seed: of initial weights, order and augmentation; None: `Config.seed`.
+
+    Raises:
+        Hw1Error: no such recipe, or one that takes a teacher without one, or the other way round.
+    """
+    context, config = data.context, data.context.config
+    seed = config.seed if seed is None else seed
+    recipe = recipe or config.cnn_recipe
+    if recipe not in RECIPES:
+        raise Hw1Error(f"There is no recipe {recipe!r}: choose {', '.join(RECIPES)}.")
+    hyper, targets = RECIPES[recipe], data.train.labels
+    if (teacher is not None) != (hyper.teacher_weight > 0):
+        raise Hw1Error(f"Recipe {recipe!r} takes {'a' if hyper.teacher_weight else 'no'} teacher.")
+    # With a teacher it has the headline's epochs: else they, and not the teacher, might be the difference.
+    length = RECIPES[config.cnn_recipe if teacher else recipe].length
+    if teacher:
+        labels = nn.functional.one_hot(targets, len(data.classes)).float()
+        targets = labels.lerp(teacher.train.probabilities.to(context.device), hyper.teacher_weight)
+    transform = Augmentation(hyper.augmentation, data.mean, data.std)
+    torch.manual_seed(seed)
+    model = CNN(len(data.classes), config.image_size).to(context.device, memory_format=torch.channels_last)
+
+    def samples(split: Split, targets: Tensor | None = None) -> Samples:
+        targets = split.labels if targets is None else targets
+        return Samples(split.images, targets, transform, seed)
+
+    return Run(
+        name="cnn" if recipe == config.cnn_recipe else f"cnn_{recipe}",
+        title=f"CNN, {recipe} recipe",
+        variant=recipe,
+        details={"recipe": recipe, "encoder": "", "weights": "from scratch", "weights_sha256": ""},
+        data=data,
+        model=model,
+        precision=context.precision,
+        recipe=hyper,
+        epochs=getattr(config, length),
+        batch_size=config.cnn_batch_size,
+        train=samples(data.train, targets),
+        val=samples(data.val),
+        samples=samples,
+        whole=model,
+        image_samples=samples(data.train, targets),
+        assemble=lambda model: model,
+        seed=seed,
+        teacher_seconds=teacher.seconds["total_training_seconds"] if teacher else 0.0,
+    )
+
+
+def probe(features: Features, pooling: str = "cls", *, seed: int | None = None) -> Run:
+    """A linear head on a frozen encoder's features.
+
+    The head is trained on standardised features, so its learning rate fits any encoder: features that are ten times as
+    large train as these do. What comes out is a plain linear layer all the same, with mean and deviation folded in.
+
+    Args:
+        pooling: cls or blocks, see `models.Probe`.
+        seed: of initial weights and order; None: `Config.seed`.
+    """
+    data, encoder = features.data, features.encoder
+    context, config = data.context, data.context.config
+    seed = config.seed if seed is None else seed
+    torch.manual_seed(seed)
+    whole = Probe(encoder, len(data.classes), pooling).to(context.device)
+    columns = whole.head.in_features
+    mean, deviation = (x.to(context.device) for x in standardization(features.train.rows.columns(columns)))
+
+    def standardize(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return (values - mean) / deviation
+
+    def samples(split: Split) -> Samples:
+        known = {"train": features.train, "val": features.val}.get(split.name)
+        rows = (known or extract_split(encoder, split, data)).rows
+        return Samples(rows.columns(columns), split.labels, standardize, seed)
+
+    def assemble(head: nn.Linear) -> Probe:
+        trained = Probe(encoder, len(data.classes), pooling)
+        trained.head = folded(head, mean, deviation)
+        return trained
+
+    return Run(
+        name=encoder.folder if pooling == "cls" else f"{encoder.folder}_{pooling}",
+        title=encoder.probe_title(pooling),
+        variant=pooling,
+        details={
+            "recipe": f"{pooling}, AdamW, CosineAnnealingLR",
+            "encoder": encoder.name,
+            "weights": encoder.source,
+            "weights_sha256": encoder.weights_sha256,
+        },
+        data=data,
+        model=copy.deepcopy(whole.head),
+        precision=Precision("fp32"),  # the head is a sliver of the cost and all of what is trained
+        recipe=Recipe(
+            optimizer="adamw",
+            lr=config.probe_lr * encoder.features / columns,  # `blocks` has ten times the inputs
+            weight_decay=config.probe_weight_decay,
+            length="probe_epochs",
+            schedule="cosine",
+        ),
+        epochs=config.probe_epochs,
+        batch_size=config.probe_batch_size,
+        train=samples(data.train),
+        val=samples(data.val),
+        samples=samples,
+        whole=whole,
+        # Resizing and normalisation are the encoder's own.
+        image_samples=Samples(features.train_images.images, data.train.labels, as_they_are, seed),
+        assemble=assemble,
+        seed=seed,
+        features=features,
+    )
+
+
+def as_they_are(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    return images
+
+
+def class_weights(train: Split) -> Tensor:
+    """float32 K for the loss, N / (classes · images of the class), as scikit-learn's "balanced".
+
+    A class without images, as a part of the training images may have one, gets 0.
+    """
+    counts = torch.tensor(list(train.counts().values()), device=train.labels.device)
+    share = (counts > 0).sum() * counts / counts.sum()
+    return torch.where(counts > 0, 1 / share, 0.0)
+
+
+# ---- training
+
+
+@dataclass(frozen=True)
+class Trained:
     """A trained model and what its training looked like."""
 
-    task: Task
+    run: Run
     model: nn.Module  # the one to judge: the moving average where the recipe keeps one
     history: pd.DataFrame
-    operators: pd.DataFrame  # of the trace
-    costs: dict  # row of model_profile_comparison.csv
-    evaluations: dict[str, Evaluation]  # train and val, without augmentation
+    train: Predictions  # without augmentation
+    val: Predictions
+    seconds: dict[str, float]  # columns of the table of costs: what the clock of this very training says
 
     @property
     def val_score(self) -> float:
         """The leading measure on validation: what encoders are chosen by. See `metrics.leading`."""
-        val, counts = self.evaluations["val"], self.task.setup.train.counts().values()
-        return metrics.score(val.labels.numpy(), val.probabilities.argmax(1).numpy(), metrics.leading(counts))
+        return metrics.score(self.val.labels.numpy(), self.val.guesses, self.run.data.leading)
 
 
-def taught_by(teacher: Training) -> CNNTask:
-    """The CNN that learns from the labels and from a finished probe's probabilities (knowledge distillation)."""
-    task = CNNTask(teacher.task.setup, "taught", teacher.evaluations["train"].probabilities)
-    task.teacher_seconds = teacher.costs["total_training_seconds"]
-    return task
-
-
-def train(task: Task) -> Training:
-    """Trace the first steps, train, and measure what it costs. Finished parts on disk are used, not repeated.
-
-    The trace is taken on a copy, with the same loop on the same first batches, so that the profiler's own
-    cost never enters the training time.
+def train(run: Run) -> Trained:
+    """Train a model, or go on where an earlier process has stopped. What is finished on disk is used, not repeated.
 
     Raises:
         Hw1Error: training diverged, the GPU's memory is too small, or a disk is full; what was finished stays.
     """
     try:
-        return _train(task)
+        return _train(run)
     except KeyboardInterrupt:
-        then = (
-            "starts over, as fresh=True asks" if task.setup.config.fresh else "continues after the last finished epoch"
-        )
+        fresh = run.context.config.fresh
+        then = "starts over, as fresh=True asks" if fresh else "continues after the last finished epoch"
         print(f"  stopped: run it again, and it {then}")
         raise
     except torch.OutOfMemoryError as error:
-        raise Hw1Error(
-            f"The GPU's memory is too small for {task.title}: lower {task.kind}_batch_size (now {task.batch_size}) and "
-            "extract_batch_size, or take device='cpu'."
-        ) from error
+        raise run.too_large() from error
 
 
-def _train(task: Task) -> Training:
-    setup = task.setup
-    state = task.runs / "state"  # git-ignored
-    print(f"{task.title}: {task.epochs} epochs")
-    if setup.config.fresh:
+def _train(run: Run) -> Trained:
+    context = run.context
+    state = run.folder / "state"  # git-ignored
+    clear_emptied(context.config.runs_path)
+    if context.config.fresh:
         shutil.rmtree(state, ignore_errors=True)
     elif (
-        setup.backup.folder
-        and read_sealed(state / "checkpoint.pt") is None
-        and setup.backup.restore(task.runs, f"runs/{task.name}")
+        context.backup.folder
+        and read_checked(state / "checkpoint.pt") is None
+        and context.backup.restore(run.folder, f"runs/{run.name}")
     ):
         print("  brought back from its copy in backup_dir")
-    checkpoint = checkpoint_of(task, "checkpoint")
-    settings = checkpoint.settings
-    measured = json.loads(read_sealed(state / "costs") or b"{}")
-    if measured.get("settings") != settings:
-        measured = {}
-        (state / "costs").unlink(missing_ok=True)  # it speaks of the trace that is replaced now
-        trace = trace_training(task)
-        print(f"  trace of {trace.steps} steps: {trace.operator_calls:,} operator calls")
-    tracker = Tracker(task.runs / "logs", frozen=task.encoder if task.kind == "probe" else None)
-    extraction, timed = 0.0, 0
-    if task.kind == "probe":
-        extraction, timed = task.features(setup.train).seconds, task.features(setup.train).timed
-        task.features(setup.val)  # its seconds count as little as the CNN's looks at validation do
-    task.reset()
-    recipe = task.recipe(task.model)
-    history = fit(
-        task.model,
-        task.train_batches,
-        epochs=task.epochs,
-        precision=task.precision,
-        validate=lambda model: evaluate(model, task.eval_batches(setup.val), task.precision),
-        tracker=tracker,
-        checkpoint=checkpoint,
-        say=print,
-        **recipe,
-    )
-    if not measured:
-        print("  measuring speed and memory")
-        calls = {
-            "trace_steps": trace.steps,
-            "operator_calls": trace.operator_calls,
-            "operator_calls_per_step": trace.operator_calls / trace.steps,
-        }
-        costs = measure_costs(task) | calls
-        measured = {"settings": settings, "costs": costs, "operators": trace.operators.to_dict("list")}
-        write_sealed(state / "costs", json.dumps(measured).encode())
-        setup.backup.keep(task.runs, f"runs/{task.name}")
-    # What the clock of this very training says is not kept beside it: a training that is repeated has its own.
+    model = copy.deepcopy(run.model)
+    optimization = run.optimization(model)
+    with Progress(run.title, run.epochs, "epochs", every=True) as progress:
+        history = fit(
+            model,
+            lambda epoch: run.train.batches(run.batch_size, epoch),
+            optimization,
+            epochs=run.epochs,
+            precision=run.precision,
+            validate=lambda model: evaluate(model, run.val.in_order(), run.precision),
+            tracker=Tracker(run.folder / "logs", frozen=run.features.encoder if run.features else None),
+            checkpoint=run.checkpoint("checkpoint"),
+            progress=progress,
+        )
+        progress.close(f"{run.title}: {history_table(history)}")
+    model = judged(model, optimization)
     seconds = history[-1]["elapsed_seconds"]
-    spent = {
-        "training_seconds": seconds,
-        "extraction_seconds": extraction,
-        "extraction_timed_images": timed,  # fewer than there are: computed on another machine or with other threads
-        "teacher_seconds": task.teacher_seconds,
-        "total_training_seconds": seconds + extraction + task.teacher_seconds,
-        "loop_images_per_second": len(setup.train) * len(history) / seconds,
-    }
-    operators = pd.DataFrame(measured["operators"])
-    write_csv(task.results / "operators.csv", operators)
-    model = judged(task.model, recipe.get("ema"))
-    return Training(
-        task=task,
+    extraction = run.features.train.seconds if run.features else 0.0
+    return Trained(
+        run=run,
         model=model,
         history=pd.DataFrame(history),
-        operators=operators,
-        costs=measured["costs"] | spent,
-        evaluations={s.name: evaluate(model, task.eval_batches(s), task.precision) for s in (setup.train, setup.val)},
+        train=evaluate(model, replace(run.train, targets=run.data.train.labels).in_order(), run.precision),
+        val=evaluate(model, run.val.in_order(), run.precision),
+        seconds={
+            "training_seconds": seconds,
+            "extraction_seconds": extraction,
+            # Fewer than there are: computed on another machine or with other threads.
+            "extraction_timed_images": run.features.train.timed if run.features else 0,
+            "teacher_seconds": run.teacher_seconds,
+            "total_training_seconds": seconds + extraction + run.teacher_seconds,
+            "loop_images_per_second": len(run.train) * len(history) / seconds,
+        },
     )
 
 
-def checkpoint_of(task: Task, name: str) -> Checkpoint:
-    """Where a training of this task is kept after each epoch: an interrupted one continues, a finished one is used."""
-
-    def keep() -> None:
-        task.setup.backup.keep(task.runs, f"runs/{task.name}")
-
-    return Checkpoint(task.runs / "state" / f"{name}.pt", settings_of(task), keep)
+# ---- the test
 
 
-def settings_of(task: Task) -> dict:
-    """All that weights, logs and costs depend on: the task's own settings, the pixels and labels, the machine."""
-    setup, machine = task.setup, task.setup.environment
-    data = {f"{split.name} data": split.sha256[:16] for split in (setup.train, setup.val)}
-    # A GPU's training hardly knows how many threads feed it, and may go on beside other ones.
-    threads = {"threads": machine["torch_threads"]} if setup.device.type == "cpu" else {}
-    return {
-        **task.settings(),
-        "device": machine["device"],
-        **threads,
-        "precision": setup.precision.name,
-        **{package: machine["packages"][package] for package in ("torch", "torchvision", "timm")},
-        **data,
-        "targets": sha256_tensors({"targets": task.targets})[:16],
-    }
+@dataclass(frozen=True)
+class Result:
+    """A trained model, judged on test."""
+
+    trained: Trained
+    test: Predictions
+
+    @property
+    def run(self) -> Run:
+        return self.trained.run
+
+    @property
+    def correct(self) -> np.ndarray:
+        return self.test.guesses == self.test.labels.numpy()
+
+    @cached_property
+    def quality(self) -> dict[str, float]:
+        """See `metrics.summary`."""
+        return metrics.summary(self.test.labels.numpy(), self.test.probabilities.numpy())
+
+    def per_class(self) -> pd.DataFrame:
+        return metrics.per_class(self.test.labels.numpy(), self.test.guesses, self.run.data.classes)
+
+    def confusion(self) -> np.ndarray:
+        return metrics.confusion(self.test.labels.numpy(), self.test.guesses, len(self.run.data.classes))
+
+
+def evaluate_on_test(trained: Trained, test: Split) -> Result:
+    """The one look at the test set, after all training is done. A probe's encoder sees its images now."""
+    run = trained.run
+    predictions = evaluate(trained.model, run.samples(test).in_order(), run.precision)
+    if len(predictions.labels) != len(test):
+        raise Hw1Error(f"{len(predictions.labels)} of {len(test)} test images were evaluated: this is a bug.")
+    return Result(trained, predictions)

@@ -1,7 +1,8 @@
-"""The documented CNN; a frozen timm encoder with a linear head."""
+"""The assignment's CNN; a frozen timm encoder; a linear head on it."""
 
 import copy
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import timm
 import torch
@@ -11,9 +12,13 @@ from torch import Tensor, nn
 
 from .augment import normalize, resize
 from .config import Config
-from .io.weights import build, check, find_weights
+from .io.names import encoder_title, encoder_titles
+from .io.weights import Weights, build, check, find_weights
 
-LAYERS = 4  # last blocks of a ViT whose tokens the pooling `layers` uses
+if TYPE_CHECKING:
+    from .context import Context
+
+BLOCKS = 4  # the last ones of a ViT, whose tokens the pooling `blocks` uses
 
 
 class CNN(nn.Module):
@@ -35,7 +40,7 @@ class CNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images B×3×S×S to logits B×K."""
         for conv in (self.conv1, self.conv2, self.conv3):
-            # LeakyReLU rises, so it may as well come after the maximum: the same numbers from a quarter of the work.
+            # LeakyReLU is monotonic: after the maximum it gives the same numbers from a quarter of the work.
             x = self.activation(self.pool(conv(x)))  # S -> S/2 -> S/4 -> S/8
         return self.head(x.flatten(1))
 
@@ -58,6 +63,7 @@ class FrozenEncoder(nn.Module):
         self.is_vit = isinstance(backbone, VisionTransformer)
         self.folder = "vit" if self.is_vit else name  # of its outputs; among several encoders the first ViT's is vit/
         self.rank = 0  # among several encoders
+        self.title = encoder_title(name)  # in tables and figures; among several encoders none is called as another
         # Columns of timm's own head input; what some architectures put between pooling and head belongs to them.
         self.features: int = getattr(backbone, "head_hidden_size", backbone.num_features)
         self.backbone = backbone.to(dtype).requires_grad_(False)
@@ -73,8 +79,29 @@ class FrozenEncoder(nn.Module):
         if not self.is_vit:
             return self.features
         of_a_block = 2 if self.backbone.num_prefix_tokens else 1
-        extra = 1 + of_a_block * min(LAYERS, len(self.backbone.blocks))
+        extra = 1 + of_a_block * min(BLOCKS, len(self.backbone.blocks))
         return self.features + extra * self.backbone.embed_dim
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """Of the probes on it: `blocks` where there are further tokens, as a ViT has them."""
+        return ("cls", "blocks") if self.columns > self.features else ("cls",)
+
+    def side_for(self, image_size: int, largest: int) -> int:
+        """Side of the images for this encoder, of files of up to `largest` pixels, where the CNN sees `image_size`.
+
+        A photograph comes as large as the encoder wants it; what is smaller anyway it enlarges itself.
+        """
+        return max(image_size, min(max(self.input_size), largest))
+
+    def probe_title(self, pooling: str) -> str:
+        """Of a probe on this encoder, in tables and figures."""
+        if not self.is_vit:
+            return f"probe ({self.title})"
+        if pooling == "blocks":
+            return f"probe, {min(BLOCKS, len(self.backbone.blocks))} blocks ({self.title})"
+        output = "class token" if self.backbone.global_pool == "token" else "pooled tokens"
+        return f"probe, {output} ({self.title})"
 
     @property
     def label(self) -> str:
@@ -84,7 +111,7 @@ class FrozenEncoder(nn.Module):
     def key(self) -> str:
         """All that the features depend on, besides the images."""
         preprocessing = (self.input_size, self.interpolation, self.mean.tolist(), self.std.tolist())
-        computed = f"{self.dtype} {self.device.type} {LAYERS} timm {timm.__version__}"
+        computed = f"{self.dtype} {self.device.type} {BLOCKS} timm {timm.__version__}"
         return f"{self.name} {self.weights_sha256} {preprocessing} {computed}"
 
     def train(self, mode: bool = True) -> "FrozenEncoder":
@@ -104,14 +131,14 @@ class FrozenEncoder(nn.Module):
         A ViT's are followed by the mean patch token of its output and by class token and mean patch token of each
         of the last blocks: the encoder has computed them anyway, and what they add to a linear head is free.
         """
-        return self.pool(self.preprocess(images)).float()
+        return self.encode(self.preprocess(images)).float()
 
-    def pool(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """The encoder's own input B×3×H×W to features."""
         if not self.is_vit:
             return self.backbone(x)
         prefix = self.backbone.num_prefix_tokens  # the class token and, in some models, registers
-        blocks = min(LAYERS, len(self.backbone.blocks))
+        blocks = min(BLOCKS, len(self.backbone.blocks))
         output, tokens = self.backbone.forward_intermediates(
             x, indices=blocks, output_fmt="NLC", return_prefix_tokens=prefix > 0
         )
@@ -133,7 +160,7 @@ def folded(head: nn.Linear, mean: Tensor, deviation: Tensor) -> nn.Linear:
 class Probe(nn.Module):
     """A frozen encoder and a trained linear head.
 
-    The head is a plain nn.Linear. Pooling `cls`: on timm's own head input, the assignment's probe. `layers`: on all the
+    The head is a plain nn.Linear. Pooling `cls`: on timm's own head input, the assignment's probe. `blocks`: on all the
     columns that the encoder gives, as DINOv2's linear evaluation takes the last blocks' tokens.
     """
 
@@ -164,30 +191,34 @@ class Preprocessed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×3×H×W to logits B×K."""
-        return self.probe.head(self.probe.encoder.pool(x)[:, : self.probe.head.in_features])
+        return self.probe.head(self.probe.encoder.encode(x)[:, : self.probe.head.in_features])
 
 
-def load_encoders(config: Config, device: torch.device, dtype: torch.dtype) -> list[FrozenEncoder]:
-    """All configured encoders, each once."""
-    encoders: list[FrozenEncoder] = []
+def load_encoders(context: "Context") -> list[FrozenEncoder]:
+    """All encoders that `context.config` names, each once, on its `device`, in the number format of its `precision`."""
+    config, encoders = context.config, []
     for name in config.encoders:
-        encoder = load_encoder(config.for_encoder(name), device, dtype)
+        encoder = load_encoder(config, context.device, context.precision.dtype, name=name)
         if encoder.name in [other.name for other in encoders]:
             continue
         if encoder.folder in [other.folder for other in encoders]:
             encoder.folder = encoder.name
         encoder.rank = len(encoders)
         encoders.append(encoder)
+    for encoder, title in zip(encoders, encoder_titles([encoder.name for encoder in encoders]), strict=True):
+        encoder.title = title
     return encoders
 
 
-def load_encoder(config: Config, device: torch.device, dtype: torch.dtype, *, say: Callable = print) -> FrozenEncoder:
-    """The first configured encoder, frozen, with weights from the first place that has them (see `find_weights`).
+def load_encoder(
+    config: Config, device: torch.device, dtype: torch.dtype, *, name: str | None = None, say: Callable = print
+) -> FrozenEncoder:
+    """A configured encoder, the first if none is named, frozen, with weights from the first place that has them.
 
     Raises:
-        Hw1Error: unknown encoder, missing or unfit weights file, or no weights to be had at all.
+        Hw1Error: unknown encoder, missing or unfit weights file, or no weights to be had at all; see `find_weights`.
     """
-    weights = find_weights(config)
+    weights = _weights(config, name or config.encoders[0])
     if weights.warning:
         say(f"WARNING: {weights.warning}")
     backbone, digest = build(weights, config.seed, say=say)
@@ -206,10 +237,13 @@ def sketch_encoders(config: Config) -> list[FrozenEncoder]:
     Raises:
         Hw1Error: as `load_encoder`.
     """
-    found = [find_weights(config.for_encoder(name)) for name in config.encoders]
     return [
         FrozenEncoder(
             check(weights), name=weights.encoder, source=weights.source, weights_sha256="", dtype=torch.float32
         )
-        for weights in found
+        for weights in [_weights(config, name) for name in config.encoders]
     ]
+
+
+def _weights(config: Config, name: str) -> Weights:
+    return find_weights(name, config.weights_place, alone=len(config.encoders) == 1)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,10 +10,15 @@ import pytest
 import torch
 
 from hw1_utils.config import ROOT, Config, make_config
-from hw1_utils.data import make_toy_folder
+from hw1_utils.data import Data, Samples
+from hw1_utils.experiment import Run, Trained, cnn, load, probe
+from hw1_utils.features import extract
+from hw1_utils.io.toy import make_toy_folder
 from hw1_utils.measure import profiling
+from hw1_utils.models import load_encoders
 
 SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}  # seconds
+MODELS = ("cnn", "vit", "vit_blocks")  # names of the runs that `make_run` makes
 DEIT = "deit_tiny_patch16_224"
 _HW1_WEIGHTS = os.environ.get("HW1_WEIGHTS")  # read before `clean_environment` removes it
 
@@ -71,8 +77,46 @@ def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "time_per_call", lambda *args: 0.001)
 
 
+def make_run(data: Data, name: str = "cnn") -> Run:
+    """One of `MODELS`, ready to be trained; the probes on the first configured encoder."""
+    if name == "cnn":
+        return cnn(data)
+    return probe(extract(load_encoders(data.context)[0], data), "blocks" if name.endswith("blocks") else "cls")
+
+
+def start(config: Config, name: str = "cnn") -> Run:
+    return make_run(load(config), name)
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("this is on disk already, or to come later")
+
+
 class PowerCut(Exception):
     """Ends a run where a test wants it to."""
+
+
+def cut(epoch: int, error: BaseException | type[BaseException] = PowerCut) -> Callable[[int], None]:
+    """For `watched`: ends the training in this epoch."""
+
+    def look(now: int) -> None:
+        if now == epoch:
+            raise error
+
+    return look
+
+
+def watched(run: Run, look: Callable[[int], object]) -> Run:
+    """The run, whose training calls `look` with the epoch's number after each batch."""
+
+    class Watched(Samples):
+        def batches(self, size: int, epoch: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for batch in super().batches(size, epoch):
+                yield batch
+                if epoch is not None:
+                    look(epoch)
+
+    return replace(run, train=Watched(**vars(run.train)))
 
 
 def numbers(history: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +124,7 @@ def numbers(history: pd.DataFrame) -> pd.DataFrame:
     return history.drop(columns=["seconds", "elapsed_seconds"])
 
 
-def weights(training) -> dict[str, torch.Tensor]:
+def weights(training: Trained) -> dict[str, torch.Tensor]:
     return training.model.state_dict()
 
 

@@ -29,6 +29,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from hw1_utils.io.files import read_checked
+
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("hw1_utils", "hw1.ipynb", "requirements.txt")  # what a run needs, into a folder without outputs and caches
 PROFILES: dict[str, dict] = {
@@ -89,10 +91,8 @@ def contents(path: Path) -> Iterator[str]:
     if path.suffix == ".safetensors":
         parts = {"tensors": load_file(path)}
     elif path.suffix == ".pt":
-        data = path.read_bytes()
-        sealed = hashlib.sha256(data[32:]).digest() == data[:32]
-        saved = torch.load(io.BytesIO(data[32:] if sealed else data), weights_only=True)
-        parts = {**saved.get("state", {}), "history": saved.get("history")}
+        tensors, notes = read_checked(path)
+        parts = torch.load(io.BytesIO(tensors["state"].numpy()), weights_only=True) | {"history": notes["history"]}
     elif path.suffix == ".png" and path.name not in CLOCK_PICTURES:
         parts = {"pixels": Image.open(path).tobytes()}
     elif "tfevents" in path.name:

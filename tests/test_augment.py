@@ -8,7 +8,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
 from hw1_utils import augment
-from hw1_utils.augment import jitter, make_transform, normalize, preview, resized_crop, sample_boxes, shift
+from hw1_utils.augment import Augmentation, jitter, normalize, preview, resized_crop, sample_boxes, shift
 
 SIZE = 32
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
@@ -85,18 +85,20 @@ def test_every_shift_is_drawn_in_both_directions(monkeypatch):
 @pytest.mark.parametrize("name", ["resized_crop", "shift"])
 def test_each_image_gets_its_own_and_the_seed_decides(name):
     same = pictures(1).expand(64, 3, SIZE, SIZE)
-    one, again, other = (make_transform(name, MEAN, STD, generator(seed))(same) for seed in (1, 1, 2))
+    one, again, other = (Augmentation(name, MEAN, STD)(same, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert len({image.numpy().tobytes() for image in one}) > 50
 
 
-def test_none_is_normalisation_alone():
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_none_is_normalisation_alone_and_so_is_any_without_a_generator(name):
     images = pictures(5)
     expected = (images.float() / 255 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
-    torch.testing.assert_close(make_transform("none", MEAN, STD)(images), expected, rtol=1e-5, atol=1e-5)
+    for found in (Augmentation(name, MEAN, STD)(images), Augmentation("none", MEAN, STD)(images, generator())):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(normalize(images, MEAN, STD), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_unknown_name():
     with pytest.raises(ValueError, match="unknown augmentation 'cutout'"):
-        make_transform("cutout", MEAN, STD)
+        Augmentation("cutout", MEAN, STD)

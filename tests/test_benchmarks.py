@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import decoding, probe, scaling, training
 from benchmarks.common import own_process
-from hw1_utils.experiment import prepare
+from hw1_utils.experiment import load
 
 
 class Where:
@@ -19,8 +19,8 @@ class Where:
 
 
 @pytest.fixture
-def setup(make_smoke_config, one_thread):
-    return prepare(make_smoke_config())
+def data(make_smoke_config, one_thread):
+    return load(make_smoke_config())
 
 
 def test_the_reference_runs_in_another_process_that_starts_its_workers_as_this_one_does():
@@ -29,38 +29,38 @@ def test_the_reference_runs_in_another_process_that_starts_its_workers_as_this_o
     assert pid != os.getpid() and method == multiprocessing.get_start_method() and again == (pid, method)
 
 
-def test_training_is_compared_with_pure_compute_and_the_literal_pipeline(setup, monkeypatch, capsys):
+def test_training_is_compared_with_pure_compute_and_the_literal_pipeline(data, monkeypatch, capsys):
     monkeypatch.setattr(training, "STEPS", 2)
     monkeypatch.setattr(training, "TARGET", 0.01)
-    training.throughput(setup)
-    training.time_to_target(setup)
+    training.throughput(data)
+    training.time_to_target(data)
     said = capsys.readouterr().out
     assert re.search(r"`fit` over the literal pipeline \|  \| \d+\.\d×", said)
     assert re.search(r"literal over package \|  \| \d+\.\d×", said) and "literal epoch 1: val" in said
 
 
-def test_the_probe_is_compared_with_the_bare_encoder_other_formats_and_the_literal_pipeline(setup, monkeypatch, capsys):
+def test_the_probe_is_compared_with_the_bare_encoder_other_formats_and_the_literal_pipeline(data, monkeypatch, capsys):
     for name, value in {"IMAGES": 6, "FORMAT_IMAGES": 12, "LITERAL_IMAGES": 6, "LITERAL_EPOCHS": 2}.items():
         monkeypatch.setattr(probe, name, value)
     for part in (probe.extraction, probe.whole, probe.formats):
-        part(setup)
+        part(data)
     said = capsys.readouterr().out
     assert re.search(r"`extract` over bare encoder \|  \| \d+\.\d\d", said) and "literal epoch 2:" in said
-    assert re.search(r"literal over package \|  \| \d+\.\d×", said) and re.search(r"\| layers \| .* \| [+-]\d", said)
+    assert re.search(r"literal over package \|  \| \d+\.\d×", said) and re.search(r"\| blocks \| .* \| [+-]\d", said)
 
 
-def test_growth_is_fitted_by_a_line(setup, monkeypatch, capsys):
+def test_growth_is_fitted_by_a_line(data, monkeypatch, capsys):
     for name, value in {"TRAIN_SIZES": (20, 40), "EXTRACT_SIZES": (4, 8), "INPUT_SIZES": (32,)}.items():
         monkeypatch.setattr(scaling, name, value)
-    scaling.training_time(setup)
-    scaling.extraction_time(setup)
+    scaling.training_time(data)
+    scaling.extraction_time(data)
     assert capsys.readouterr().out.count("ms per image; off by") == 2
     assert scaling.line((1, 2, 3), [2.5, 4.5, 6.5]) == "0.50 s + 2000.000 ms per image; off by 0.0% at most"
 
 
-def test_drafts_are_compared_with_whole_photographs(setup, tmp_path, monkeypatch, capsys):
+def test_drafts_are_compared_with_whole_photographs(data, tmp_path, monkeypatch, capsys):
     for name, value in {"SIZE": (1000, 800), "COPIES": 2, "ROUNDS": 1, "SIDES": (32, 64)}.items():
         monkeypatch.setattr(decoding, name, value)
-    decoding.speed(decoding.photographs(tmp_path), setup)
+    decoding.speed(decoding.photographs(tmp_path), data)
     said = capsys.readouterr().out
     assert re.search(r"\| 64 \| .*\| \d+\.\d× \| 0\.\d\d \|", said) and "one after the other" in said

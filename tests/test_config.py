@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hw1_utils import config as config_module
-from hw1_utils.app.cli import read_settings
-from hw1_utils.config import ROOT, Config, make_config
+from hw1_utils.app.cli import parse
+from hw1_utils.config import ROOT, STUDIES, Config, make_config
 from hw1_utils.errors import Hw1Error
 
 
@@ -78,7 +78,7 @@ def test_wrong_types_and_ranges_are_refused_in_these_words(field, value, sentenc
 
 
 def from_command_line(monkeypatch, field, text):
-    return make_config("quick", **read_settings([f"--{field.replace('_', '-')}={text}"]))
+    return make_config("quick", **parse(["data", f"--{field.replace('_', '-')}={text}"]).settings)
 
 
 def from_json(monkeypatch, field, text):
@@ -160,13 +160,27 @@ def test_cifar10_is_cifar10_however_it_is_spelt(tmp_path, monkeypatch, spelling)
     config = make_config("quick", data_dir=spelling)
     assert config.is_cifar10 and not config.own_images
     monkeypatch.chdir(ROOT / "tests")
-    assert make_config("quick", **read_settings(["--data", "../data/cifar10"])).is_cifar10
+    assert make_config("quick", **parse(["data", "--data", "../data/cifar10"]).settings).is_cifar10
 
 
 def test_other_folders_are_somebodys_own(tmp_path):
     assert make_config("quick", data_dir="data/cifar100").own_images
     assert make_config("quick", data_dir=str(tmp_path / "cifar10")).own_images
     assert make_config("smoke", data_dir="outputs/smoke/toy/").is_toy
+
+
+@pytest.mark.parametrize("name", ["output_dir", "backup_dir"])
+@pytest.mark.parametrize("inside", ["photos", "photos/my_run", "link/my_run"])
+def test_what_is_written_must_not_lie_among_the_data(tmp_path, name, inside):
+    """It would be a class or a part of it, and the run would find that out after its training."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    for data in ("photos", "link"):
+        sentence = refusal("quick", data_dir=tmp_path / data, **{name: tmp_path / inside})
+        assert sentence.startswith(f"{name} {tmp_path / inside}")
+        assert sentence.endswith(f" lies in the data folder {tmp_path / data}: choose one outside of it.")
+    make_config("quick", data_dir=tmp_path / "photos", **{name: tmp_path / "photos.out"})
+    assert list((tmp_path / "photos").iterdir()) == []
 
 
 def test_the_profile_is_no_override(monkeypatch):
@@ -284,6 +298,20 @@ def test_a_weights_file_of_another_model_is_refused(monkeypatch):
     monkeypatch.setenv("HW1_WEIGHTS", weights)
     monkeypatch.setenv("HW1_ENCODER", "vit_tiny_patch16_224")
     assert refusal("quick") == sentence
+
+
+@pytest.mark.parametrize(
+    ("studies", "asked"),
+    [("all", list(STUDIES)), (" None ", []), ("", list(STUDIES)), ("seeds, Flips,seeds", ["seeds", "flips"])],
+)
+def test_further_questions_are_all_none_or_named(studies, asked):
+    assert make_config("quick", studies=studies).asked == asked
+
+
+def test_a_question_that_there_is_not_is_refused():
+    assert refusal("quick", studies="seeds, rain").startswith(
+        "Config.studies has no rain: choose all, none, or of blocks"
+    )
 
 
 def test_as_dict_gives_back_the_same_config():

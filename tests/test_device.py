@@ -11,7 +11,8 @@ import resource, sys, torch
 from hw1_utils.device import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-torch.ones(16, 1024, 1024)  # 64 MB: the first time, its pages have to be mapped
+for _ in range(20):
+    torch.ones(16, 1024, 1024)  # 64 MB: until the heap has grown for it, its pages have to be mapped
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     torch.ones(16, 1024, 1024)
@@ -25,4 +26,4 @@ def test_large_blocks_are_mapped_once_not_in_every_step():
         int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
         for how in ("keep", "plain")
     )
-    assert given_back > 5 * kept  # 20 blocks against one or two
+    assert given_back > 5 * kept  # 20 blocks against none, or one or two

@@ -9,68 +9,44 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, PowerCut, numbers, same, weights
+from conftest import SMALL, PowerCut, cut, numbers, refuse, same, start, watched, weights
 
-from hw1_utils import experiment, features, preparation
+from hw1_utils import experiment, features
 from hw1_utils.config import ROOT
 from hw1_utils.errors import Hw1Error
-from hw1_utils.experiment import CNNTask, ProbeTask, prepare, sanity_check, train
-from hw1_utils.io import backup, cifar10
+from hw1_utils.experiment import load, train
+from hw1_utils.io import arrays, backup, cifar10
 from hw1_utils.io import weights as weights_module
 from hw1_utils.io.files import free_bytes, write_csv
-from hw1_utils.measure import profiling
-from hw1_utils.models import FrozenEncoder
+from hw1_utils.measure.costs import measure_costs
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quick_costs")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def new_cnn(make_smoke_config):
     """`new_cnn(field=value, …)`: a CNN to train on the toy folder."""
-    return lambda **overrides: CNNTask(prepare(make_smoke_config(**SMALL, **overrides)), "tuned")
-
-
-def refuse(*args):
-    raise AssertionError("this is on disk already")
+    return lambda **overrides: start(make_smoke_config(**SMALL, **overrides))
 
 
 # ---- stopped
 
 
-def test_ctrl_c_says_how_to_go_on(new_cnn, monkeypatch, capsys):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiment, "fit", interrupt)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_ctrl_c_says_how_to_go_on(new_cnn, capsys, fresh):
     with pytest.raises(KeyboardInterrupt):
-        train(new_cnn())
-    assert capsys.readouterr().out.endswith("  stopped: run it again, and it continues after the last finished epoch\n")
+        train(watched(new_cnn(fresh=fresh), cut(2, KeyboardInterrupt)))
+    then = "starts over, as fresh=True asks" if fresh else "continues after the last finished epoch"
+    assert capsys.readouterr().out.endswith(f"\n  stopped: run it again, and it {then}\n")
+    train(new_cnn(fresh=fresh))
+    assert ("continuing after epoch 1, saved on disk" in capsys.readouterr().out) != fresh
 
 
-def test_too_little_gpu_memory_is_one_sentence(new_cnn, monkeypatch):
-    def run_out(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-    monkeypatch.setattr(experiment, "fit", run_out)
+def test_too_little_gpu_memory_is_one_sentence(new_cnn):
     with pytest.raises(
         Hw1Error, match=r"^The GPU's memory is too small for CNN, tuned recipe: lower cnn_batch_size \(now 8\)"
     ):
-        train(new_cnn())
-
-
-def test_a_gpu_that_holds_only_small_batches_is_enough(make_smoke_config, monkeypatch):
-    def at_most_8(self, images):
-        if len(images) > 8:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return real(self, images)
-
-    real = FrozenEncoder.forward
-    monkeypatch.setattr(FrozenEncoder, "forward", at_most_8)
-    monkeypatch.setattr(profiling, "time_per_call", lambda call, device: 1.0 if call() is not None else 0.0)
-    small = ProbeTask(prepare(make_smoke_config(**SMALL, extract_batch_size=8)))
-    sanity_check(small)  # 96 images
-    large = ProbeTask(prepare(make_smoke_config(**SMALL, extract_batch_size=32)))
-    assert train(large).costs["inference_batch_size"] == 8
+        train(watched(new_cnn(), cut(1, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"))))
 
 
 def test_what_killed_writers_left_is_cleared_away(make_smoke_config):
@@ -83,7 +59,7 @@ def test_what_killed_writers_left_is_cleared_away(make_smoke_config):
     for path in (*left, alive):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    prepare(config)
+    load(config)
     assert not any(path.exists() for path in left) and alive.exists()
 
 
@@ -93,8 +69,8 @@ def test_what_killed_writers_left_is_cleared_away(make_smoke_config):
 @pytest.fixture
 def nothing_slow(monkeypatch):
     """Decoding an image, or fetching the data, fails the test."""
-    for module, name in ((preparation, "load"), (cifar10, "ensure_cifar10")):
-        monkeypatch.setattr(module, name, lambda *args: pytest.fail("this was to come later"))
+    for module, name in ((experiment, "decode"), (cifar10, "ensure_cifar10")):
+        monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(weights_module, "_cached", lambda cfg: None)
     monkeypatch.setattr(weights_module, "reachable", lambda url: False)
 
@@ -129,34 +105,25 @@ def test_what_is_wrong_is_said_at_once(make_smoke_config, nothing_slow, tmp_path
     torch.save({"cls_token": torch.zeros(1, 1, 64)}, tmp_path / "mine.pth")
     here = {name: value.format(here=tmp_path) for name, value in settings.items()}
     with pytest.raises(Hw1Error, match=sentence):
-        prepare(make_smoke_config(**(SMALL | ({} if own else {"data_dir": "data/cifar10/"}) | here)))
-
-
-@pytest.mark.parametrize("name", ["output_dir", "backup_dir"])
-@pytest.mark.parametrize("inside", ["toy", "toy/my_run"])
-def test_what_is_written_must_not_lie_among_the_data(make_smoke_config, tmp_path, name, inside):
-    """It would be a class or a part of it, and the run would find that out after its training."""
-    with pytest.raises(Hw1Error, match=f"^{name} .* lies in the data folder .*toy: choose one outside of it"):
-        prepare(make_smoke_config(**SMALL, **{name: str(tmp_path / inside)}))
-    assert sorted(path.name for path in (tmp_path / "toy").iterdir()) == ["test", "train"]
+        load(make_smoke_config(**(SMALL | ({} if own else {"data_dir": "data/cifar10/"}) | here)))
 
 
 def test_a_disk_too_small_for_the_caches_is_said_before_they_are_made(make_smoke_config, monkeypatch, capsys):
     """150 images of 32×32 pixels take 0.46 MB, their 640 features each 0.38 MB."""
     config = make_smoke_config(**SMALL)
-    monkeypatch.setattr(preparation, "free_bytes", lambda path: 800_000)
+    monkeypatch.setattr(arrays, "free_bytes", lambda path: 800_000)
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "load", lambda *args: pytest.fail("decoded"))
+        patch.setattr(experiment, "decode", refuse)
         with pytest.raises(
             Hw1Error, match=r"^\S+/toy.cache needs 1 MB for .*, which memory does not hold either, and has "
         ):
-            prepare(make_smoke_config(**SMALL, memory_mb=0))
-    prepare(config)  # memory holds them
+            load(make_smoke_config(**SMALL, memory_mb=0))
+    load(config)  # memory holds them
     assert "needs 1 MB for decoded images and features and has 1 MB free: what does not fit" in capsys.readouterr().out
-    prepare(config)  # the images are there by now
-    monkeypatch.setattr(preparation, "free_bytes", lambda path: 900_000)
+    load(config)  # the images are there by now
+    monkeypatch.setattr(arrays, "free_bytes", lambda path: 900_000)
     shutil.rmtree(config.cache_path)
-    prepare(config)
+    load(config)
     assert "WARNING" not in capsys.readouterr().out
 
 
@@ -190,12 +157,12 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(ma
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "locked\n"
         with pytest.raises(Hw1Error, match="^Another run is at work in .*/out: wait for its end"):
-            prepare(config)
-        prepare(make_smoke_config(**SMALL, output_dir=str(tmp_path / "another")))
+            load(config)
+        load(make_smoke_config(**SMALL, output_dir=str(tmp_path / "another")))
         other.kill()
-    first = prepare(config)
-    again = prepare(config)  # one process may come back to its own folder
-    assert first.lock is again.lock and again.lock.is_locked
+    first = load(config)
+    again = load(config)  # one process may come back to its own folder
+    assert first.context.lock is again.context.lock and again.context.lock.is_locked
 
 
 # ---- disks
@@ -214,7 +181,7 @@ def tiny_disk(tmp_path):
         return folder
 
     yield mount
-    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
 
 
 def contents(folder):
@@ -234,10 +201,21 @@ def test_a_full_disk_is_one_sentence_and_the_run_continues_where_there_is_room(n
     assert same(weights(continued), weights(whole))
 
 
+@pytest.mark.parametrize("kilobytes", [8, 48])  # no room for the trace; for what is kept beside it
+def test_costs_on_a_full_disk_are_measured_once_there_is_room(new_cnn, tiny_disk, quick_costs, kilobytes):
+    disk = tiny_disk(kilobytes)
+    run = new_cnn(output_dir=str(disk))
+    with pytest.raises(Hw1Error, match=r"No space left on device|The trace was not written completely"):
+        measure_costs(run)
+    assert not [path for path in contents(disk) if "partial" in path.name]
+    subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+    assert measure_costs(run).columns["trace_steps"] == 2
+
+
 def test_a_read_only_output_folder_is_found_before_any_work(new_cnn, tiny_disk, monkeypatch):
     disk = tiny_disk(5000)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    monkeypatch.setattr(preparation, "load", refuse)
+    monkeypatch.setattr(experiment, "decode", refuse)
     with pytest.raises(
         Hw1Error, match=r"/tiny cannot be written \(Read-only file system\): choose another output_dir\.$"
     ):
@@ -257,33 +235,44 @@ def test_a_full_disk_leaves_the_old_table_in_place(tiny_disk):
 
 
 def test_a_fresh_runtime_continues_from_the_copy(make_smoke_config, tmp_path, monkeypatch, capsys):
-    whole = train(ProbeTask(prepare(make_smoke_config(**SMALL))))
-
-    def fail_in_epoch_3(line):
-        if "epoch  3/" in str(line):
-            raise PowerCut
-
+    whole = train(start(make_smoke_config(**SMALL), "vit"))
     lost, fresh = (
         make_smoke_config(**SMALL, output_dir=str(tmp_path / name), backup_dir=str(tmp_path / "drive"))
         for name in ("lost", "fresh")
     )
     shutil.rmtree(lost.cache_path)
-    with monkeypatch.context() as patch, pytest.raises(PowerCut):
-        patch.setattr(experiment, "print", fail_in_epoch_3, raising=False)
-        train(ProbeTask(prepare(lost)))
+    with pytest.raises(PowerCut):
+        train(watched(start(lost, "vit"), cut(3)))
     shutil.rmtree(lost.output_path)
     shutil.rmtree(lost.cache_path)
     logs = fresh.runs_path / "vit" / "logs" / "train"
     logs.mkdir(parents=True)  # of another run, as in a clone of the repository
     (logs / "events.out.tfevents.0000000007.hw1").touch()
-    capsys.readouterr()
     monkeypatch.setattr(features, "_encode", refuse)  # the features come from the copy, too
-    continued = train(ProbeTask(prepare(fresh)))
+    capsys.readouterr()
+    continued = train(start(fresh, "vit"))
     said = capsys.readouterr().out
-    assert "brought back from its copy in backup_dir" in said and "continuing after epoch 3" in said
+    assert "brought back from its copy in backup_dir" in said and "continuing after epoch 2" in said
     pd.testing.assert_frame_equal(numbers(continued.history), numbers(whole.history), check_exact=True)
     assert same(weights(continued), weights(whole))
-    assert [int(file.name.split(".")[4]) for file in sorted(logs.iterdir())] == [0, 1, 2, 3]
+    assert not (logs / "events.out.tfevents.0000000007.hw1").exists()
+    assert [file.name.split(".", 4)[4] for file in logs.iterdir() if file.stat().st_size] == ["00003.joined.hw1"]
+
+
+@pytest.mark.parametrize("first", [train, measure_costs])
+def test_neither_training_nor_measuring_loses_what_the_copy_has_of_the_other(
+    new_cnn, tmp_path, quick_costs, monkeypatch, first
+):
+    copies = {"backup_dir": str(tmp_path / "drive")}
+    run = new_cnn(**copies)
+    history, costs = train(run).history, measure_costs(run)
+    shutil.rmtree(tmp_path / "out")
+    run = new_cnn(**copies)
+    first(run)
+    assert train(watched(run, refuse)).history.equals(history)
+    if first is train:  # it has brought all of the copy back
+        monkeypatch.setattr("hw1_utils.measure.costs.trace_training", refuse)
+    assert measure_costs(run).columns["operator_calls"] == costs.columns["operator_calls"]
 
 
 def test_what_is_here_is_not_replaced_by_the_copy(new_cnn, tmp_path, capsys):
@@ -297,14 +286,15 @@ def test_what_is_here_is_not_replaced_by_the_copy(new_cnn, tmp_path, capsys):
     assert "brought back" not in said and "continuing" not in said
 
 
-def test_only_what_is_new_is_copied(new_cnn, tmp_path):
-    training = train(new_cnn(backup_dir=str(tmp_path / "drive")))
-    runs = training.task.runs
+def test_only_what_is_new_is_copied(new_cnn, tmp_path, quick_costs):
+    run = new_cnn(backup_dir=str(tmp_path / "drive"))
+    train(run)
+    measure_costs(run)
     copy = tmp_path / "drive" / "smoke" / "runs" / "cnn"
-    assert contents(copy) == contents(runs)
+    assert contents(copy) == contents(run.folder)
     first = next(copy.rglob("*.00001.hw1"))
     first.unlink()
-    training.task.setup.backup.keep(runs, "runs/cnn")
+    run.context.backup.keep(run.folder, "runs/cnn")
     assert not first.exists()
 
 
@@ -316,10 +306,10 @@ def test_a_copy_never_promises_epochs_whose_logs_it_lacks(new_cnn, tmp_path, mon
         target.write_bytes(source.read_bytes())
 
     monkeypatch.setattr(backup.shutil, "copyfile", note_and_copy)
-    task = new_cnn(backup_dir=str(tmp_path / "drive"))
-    (task.runs / "logs").mkdir(parents=True)
-    (task.runs / "logs" / f".{os.getpid()}.partial.hw1").touch()  # being written
-    train(task)
+    run = new_cnn(backup_dir=str(tmp_path / "drive"))
+    (run.folder / "logs").mkdir(parents=True)
+    (run.folder / "logs" / f".{os.getpid()}.partial.hw1").touch()  # being written
+    train(run)
     order = [re.sub(r"tfevents\.\d+", "tfevents", file.name) for file in copied]
     for epoch in (1, 2, 3):
         assert order.index(f"events.out.tfevents.{epoch:05d}.hw1") < nth(order, "checkpoint.pt", epoch)
@@ -333,34 +323,34 @@ def nth(names, name, n):
 def test_a_copy_that_cannot_be_read_leaves_what_is_here_and_the_run_goes_on(new_cnn, tmp_path, monkeypatch, capsys):
     drive = tmp_path / "drive" / "smoke" / "runs" / "cnn"
     drive.mkdir(parents=True)
-    task = new_cnn(backup_dir=str(tmp_path / "drive"))
-    task.runs.mkdir(parents=True)
-    (task.runs / "notes.txt").write_text("mine")
+    run = new_cnn(backup_dir=str(tmp_path / "drive"))
+    run.folder.mkdir(parents=True)
+    (run.folder / "notes.txt").write_text("mine")
 
     def unplugged(*args, **kwargs):
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr(backup.shutil, "copytree", unplugged)
-        assert task.setup.backup.restore(task.runs, "runs/cnn") is False
-    assert (task.runs / "notes.txt").read_text() == "mine"
+        assert run.context.backup.restore(run.folder, "runs/cnn") is False
+    assert (run.folder / "notes.txt").read_text() == "mine"
     assert "WARNING: the copy of runs/cnn in backup_dir cannot be used" in capsys.readouterr().out
-    task.setup.backup.keep(task.runs, "runs/cnn")
+    run.context.backup.keep(run.folder, "runs/cnn")
     assert (drive / "notes.txt").read_text() == "mine"
 
 
 def test_a_damaged_state_is_taken_from_the_copy(new_cnn, tmp_path, capsys):
     first = train(new_cnn(backup_dir=str(tmp_path / "drive")))
-    (first.task.runs / "state" / "checkpoint.pt").write_bytes(b"?")
+    (first.run.folder / "state" / "checkpoint.pt").write_bytes(b"?")
     again = train(new_cnn(backup_dir=str(tmp_path / "drive")))
     assert "continuing after epoch 3" in capsys.readouterr().out
     pd.testing.assert_frame_equal(again.history, first.history)
 
 
 def test_a_copy_that_cannot_be_made_costs_one_warning(new_cnn, tmp_path, capsys):
-    task = new_cnn(backup_dir=str(tmp_path / "drive"))
+    run = new_cnn(backup_dir=str(tmp_path / "drive"))
     (tmp_path / "drive").rmdir()
     (tmp_path / "drive").write_text("a file where the folder was")
-    training = train(task)
+    training = train(run)
     said = capsys.readouterr().out
     assert len(training.history) == 3 and said.count("WARNING: no copies are kept in ") == 1

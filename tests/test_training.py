@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import PowerCut
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -15,9 +16,12 @@ from hw1_utils import training
 from hw1_utils.device import Precision
 from hw1_utils.errors import Hw1Error
 from hw1_utils.io.checkpoint import Checkpoint
-from hw1_utils.io.files import read_sealed
-from hw1_utils.optim import Fp32Muon, MovingAverage, Muon, muon, one_cycle
-from hw1_utils.training import evaluate, first_steps, fit, overfit_check
+from hw1_utils.io.files import read_checked
+from hw1_utils.io.progress import Progress
+from hw1_utils.io.tracking import Tracker
+from hw1_utils.optim import MovingAverage, Optimization, one_cycle
+from hw1_utils.studies.sanity import overfit_check
+from hw1_utils.training import evaluate, fit
 
 FP32 = Precision("fp32")
 N, D, K, BATCH, EPOCHS = 23, 4, 3, 5, 5  # the last batch of an epoch has 3 rows
@@ -49,10 +53,10 @@ def numpy_loss(model, x=X, y=Y, smoothing=0.0):
     return float(((1 - smoothing) * nll - smoothing * log_p.mean(1)).mean())
 
 
-def plain_fit(model, batches=lambda epoch: cut(), *, lr=0.1, epochs=1, **kwargs):
-    return fit(
-        model, batches, epochs=epochs, optimizer=torch.optim.SGD(model.parameters(), lr), precision=FP32, **kwargs
-    )
+def plain_fit(model, batches=lambda epoch: cut(), *, lr=0.1, epochs=1, precision=FP32, also=None, **kwargs):
+    """`also`: further fields of the Optimization."""
+    optimization = Optimization(torch.optim.SGD(model.parameters(), lr), **(also or {}))
+    return fit(model, batches, optimization, epochs=epochs, precision=precision, **kwargs)
 
 
 def without_seconds(history):
@@ -94,7 +98,7 @@ def test_evaluate_judges_in_eval_mode_and_restores_the_mode(training):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_train_loss_is_weighted_by_samples_and_smoothed_as_asked(smoothing):
     model = network()
-    (row,) = plain_fit(model, lr=0.0, label_smoothing=smoothing)
+    (row,) = plain_fit(model, lr=0.0, also={"label_smoothing": smoothing})
     assert row["train_loss"] == pytest.approx(numpy_loss(model, smoothing=smoothing), rel=1e-6)
     assert row["train_accuracy"] == pytest.approx(float((model(X).argmax(1) == Y).double().mean()))
     assert same_state(model, network())  # lr 0
@@ -114,7 +118,7 @@ def test_class_weights_count_each_sample_alike_in_every_batch(soft):
     weights = torch.tensor([0.5, 1.0, 4.0])
     targets = F.one_hot(Y, K).float() if soft else Y
     model = network()
-    (row,) = plain_fit(model, lambda epoch: cut(X, targets), lr=0.0, class_weights=weights)
+    (row,) = plain_fit(model, lambda epoch: cut(X, targets), lr=0.0, also={"class_weights": weights})
     losses = F.cross_entropy(model(X).detach(), Y, reduction="none")
     assert row["train_loss"] == pytest.approx(float((losses * weights[Y]).mean()), rel=1e-6)
 
@@ -123,7 +127,7 @@ def test_scheduler_steps_with_every_optimiser_step():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
-    history = fit(model, lambda _: cut(), epochs=2, optimizer=optimizer, scheduler=scheduler, precision=FP32)
+    history = fit(model, lambda _: cut(), Optimization(optimizer, scheduler), epochs=2, precision=FP32)
     steps = len(cut())
     assert [row["lr"] for row in history] == pytest.approx([0.5 * 0.9**steps, 0.5 * 0.9 ** (2 * steps)])
 
@@ -136,7 +140,7 @@ def test_moving_average_is_what_is_validated():
         judged.append(copy.deepcopy(candidate.state_dict()))
         return evaluate(candidate, cut(), FP32)
 
-    (row,) = plain_fit(model, ema=ema, validate=validate)
+    (row,) = plain_fit(model, also={"ema": ema}, validate=validate)
     assert all(torch.equal(judged[0][name], value) for name, value in ema.module.state_dict().items())
     assert not torch.equal(judged[0]["0.weight"], model[0].weight)
     assert row["val_loss"] == pytest.approx(numpy_loss(ema.module), rel=1e-6)
@@ -187,41 +191,22 @@ def test_a_linear_head_is_as_good_as_scikit_learns_logistic_regression():
     head = nn.Linear(16, 5)
     optimizer = torch.optim.AdamW(head.parameters(), lr=5e-2, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=60 * len(cut(x, y, 64)))
-    fit(head, lambda _: cut(x, y, 64), epochs=60, optimizer=optimizer, scheduler=scheduler, precision=FP32)
+    fit(head, lambda _: cut(x, y, 64), Optimization(optimizer, scheduler), epochs=60, precision=FP32)
     ours = evaluate(head, cut(test_x, test_y, 64), FP32)
     reference = LogisticRegression(C=1e6, max_iter=1000).fit(x.numpy(), y.numpy())
     assert ours.accuracy == pytest.approx(reference.score(test_x.numpy(), test_y.numpy()), abs=0.005)
     theirs = reference.predict_proba(test_x.numpy())
     assert np.abs(ours.probabilities.numpy() - theirs).mean() < 0.01
-    assert (ours.probabilities.numpy().argmax(1) == theirs.argmax(1)).mean() > 0.97
+    assert (ours.guesses == theirs.argmax(1)).mean() > 0.97
 
 
 # ---- interruption and resume
 
 
-def test_moving_average_of_few_steps_has_forgotten_the_initial_weights():
-    model = nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        model.weight.fill_(100.0)
-        average = MovingAverage(model, decay=0.99)
-        for value in range(1, 31):
-            model.weight.fill_(float(value))
-            average.update(model)
-    assert 20 < average.module.weight.item() < 30  # without a warm-up: 100 · 0.99^30 = 74 of the initial weight alone
-    long = MovingAverage(model, decay=0.99)
-    long.set_extra_state(torch.tensor(10**6))
-    long.module.weight.data.zero_()
-    long.update(model)
-    assert long.module.weight.item() == pytest.approx(0.01 * 30)  # the recipe's own decay
-
-
-class PowerCut(Exception):
-    pass
-
-
 def run_with_everything(path, *, cut_at=None, where=None, settings=None):
     """Momentum, scheduler and moving average; power fails in epoch `cut_at`. Returns what must survive it."""
     model, lines = network(), []
+    progress = Progress("x", EPOCHS, "epochs", every=True, say=lines.append)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(EPOCHS * len(cut())))
     ema = MovingAverage(model, 0.8)
@@ -242,35 +227,47 @@ def run_with_everything(path, *, cut_at=None, where=None, settings=None):
         fail("validate")
         return evaluate(candidate, cut(), FP32)
 
-    def say(line):
-        lines.append(line)
-        if epochs_run:
-            fail("say")
-
     history = fit(
         model,
         batches,
+        Optimization(optimizer, scheduler, ema),
         epochs=EPOCHS,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        ema=ema,
         precision=FP32,
         validate=validate,
-        checkpoint=Checkpoint(path, settings or {"seed": 0}),
-        say=say,
+        checkpoint=Checkpoint(path, settings or {"seed": 0}, lambda: fail("saved")),
+        progress=progress,
     )
     momentum = [state["momentum_buffer"] for state in optimizer.state.values()]
     return model, ema, momentum, scheduler.last_epoch, history, epochs_run, lines
 
 
-@pytest.mark.parametrize(("where", "first_repeated"), [("batch", 3), ("validate", 3), ("say", 4)])
+def test_logs_are_joined_in_the_end_also_those_of_a_training_that_ended_before(tmp_path, monkeypatch):
+    def power_cut(tracker):
+        raise PowerCut
+
+    def run():
+        options = {"tracker": Tracker(tmp_path / "logs"), "checkpoint": Checkpoint(tmp_path / "c.pt", {})}
+        plain_fit(network(), epochs=2, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(Tracker, "finish", power_cut)
+        run()
+    files = tmp_path / "logs" / "train"
+    assert len(list(files.iterdir())) == 2
+    for _ in range(2):
+        run()
+        assert [file.name.split(".")[4] for file in files.iterdir() if file.stat().st_size] == ["00002"]
+
+
+@pytest.mark.parametrize(("where", "first_repeated"), [("batch", 3), ("validate", 3), ("saved", 4)])
 def test_an_interrupted_run_continues_to_the_very_same_end(tmp_path, where, first_repeated):
     model, ema, momentum, steps, history, *_ = run_with_everything(tmp_path / "whole.pt")
     with pytest.raises(PowerCut):
         run_with_everything(tmp_path / "cut.pt", cut_at=3, where=where)
     model2, ema2, momentum2, steps2, history2, epochs_run, lines = run_with_everything(tmp_path / "cut.pt")
     assert epochs_run == list(range(first_repeated, EPOCHS + 1))
-    assert f"continuing after epoch {first_repeated - 1}" in lines[0]
+    assert lines[0] == f"  continuing after epoch {first_repeated - 1}, saved on disk"
+    assert [line.split(" epochs, train loss ")[0] for line in lines[1:]] == [f"x: {e} of {EPOCHS}" for e in epochs_run]
     assert same_state(model, model2) and same_state(ema, ema2) and steps == steps2
     assert all(torch.equal(a, b) for a, b in zip(momentum, momentum2, strict=True))
     assert without_seconds(history) == without_seconds(history2)
@@ -289,9 +286,8 @@ def test_a_checkpoint_of_another_config_is_ignored_and_said(tmp_path, capsys):
 def test_the_scale_of_fp16_gradients_survives_an_interruption(tmp_path):
     def run(path, epochs):
         model, checkpoint = network(), Checkpoint(path, {})
-        options = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), "precision": Precision("fp16")}
-        history = fit(model, noisy, epochs=epochs, checkpoint=checkpoint, **options)
-        state = torch.load(io.BytesIO(read_sealed(path)), weights_only=True)["state"]
+        history = plain_fit(model, noisy, epochs=epochs, precision=Precision("fp16"), checkpoint=checkpoint)
+        state = torch.load(io.BytesIO(read_checked(path)[0]["state"].numpy()), weights_only=True)
         return without_seconds(history), state["scaler"]
 
     whole = run(tmp_path / "whole.pt", 4)
@@ -324,7 +320,7 @@ def test_a_damaged_checkpoint_is_said_and_training_starts_afresh(tmp_path, capsy
         assert without_seconds(history) == without_seconds(history2)
 
 
-# ---- overfit check, first steps, one-cycle
+# ---- overfit check
 
 
 def test_overfit_check_learns_batches_by_heart_and_stops_there():
@@ -342,56 +338,12 @@ def test_overfit_check_tells_what_is_not_learnt():
     x, y = torch.cat([X, X[:1]]), torch.cat([Y, (Y[:1] + 1) % K])
     history, end = overfit_check(network(), cut(x, y), lr=1e-2, precision=FP32, max_epochs=30)
     assert len(history) == 30 and end.accuracy < 1.0
-    assert {0, len(x) - 1} & set((end.probabilities.argmax(1) != y).nonzero().flatten().tolist())
-
-
-def test_first_steps_run_on_into_later_epochs():
-    asked = []
-
-    def batches(epoch):
-        asked.append(epoch)
-        return [(epoch, i) for i in range(2)]
-
-    assert list(first_steps(batches, 5)) == [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
-    assert asked == [1, 2, 3]
-
-
-@pytest.mark.parametrize("steps", [1, 4, 6, 42, 1000])
-def test_one_cycle_rises_to_the_peak_and_falls_to_zero(steps):
-    factor = one_cycle(steps)
-    values = [factor(step) for step in range(steps + 1)]
-    peak = int(np.argmax(values))
-    assert max(values) == pytest.approx(1.0, abs=1 / steps) and max(values) <= 1.0
-    assert values == sorted(values[:peak]) + sorted(values[peak:], reverse=True)
-    assert abs(peak - 0.2 * steps) <= 1
-    assert values[steps] == 0.0 and all(value > 0 for value in values[:-1])
-    assert factor(steps + 3) == 0.0  # never negative, should someone step on
-
-
-def test_muon_in_fp32_steps_as_timms_does_but_for_rounding_and_leaves_timm_as_it_was():
-    original, moved = muon.zeropower_via_newtonschulz, []
-    for kind in (Muon, Fp32Muon):
-        torch.manual_seed(0)
-        layer = nn.Conv2d(8, 16, 3)
-        before = layer.weight.detach().clone()
-        optimizer = kind(layer.parameters(), lr=0.1, momentum=0.95, nesterov=True)
-        layer(torch.randn(4, 8, 9, 9)).square().sum().backward()
-        optimizer.step()
-        moved.append(layer.weight.detach() - before)
-    size = moved[0].norm()
-    assert 1e-5 < (moved[0] - moved[1]).norm() / size < 0.02  # bf16 has 8 bits, and five rounds of them
-    assert muon.zeropower_via_newtonschulz is original
+    assert {0, len(x) - 1} & set(np.flatnonzero(end.guesses != y.numpy()).tolist())
 
 
 def test_loss_in_low_precision_is_computed_in_fp32():
     model = network()
-    (row,) = fit(
-        model,
-        lambda _: cut(),
-        epochs=1,
-        optimizer=torch.optim.SGD(model.parameters(), 0.0),
-        precision=Precision("bf16"),
-    )
+    (row,) = plain_fit(model, lr=0.0, precision=Precision("bf16"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = [model(x) for x, _ in cut()]
     assert logits[0].dtype == torch.bfloat16

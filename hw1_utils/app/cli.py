@@ -3,7 +3,7 @@
 python -m hw1_utils run                           CIFAR-10, the whole story: trains, compares, writes a report
 python -m hw1_utils run --data photos             your own: photos/<class>/*, or photos/train/… and photos/test/…
 python -m hw1_utils run --encoder A --encoder B   other timm encoders, side by side
-python -m hw1_utils run --cnn-epochs 5            any field of Config (hw1_utils/config.py) is an option
+python -m hw1_utils run --cnn-epochs 5            any setting is an option: `run --help` lists them
 python -m hw1_utils predict models/vit.safetensors new.jpg folder/    class and probability
 python -m hw1_utils export models/cnn.safetensors                     the same model as ONNX
 python -m hw1_utils report                        comparison and HTML report again, from what is on disk
@@ -13,16 +13,20 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
-import typing
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 
-from ..config import PATHS, ROOT, Config, make_config, overrides_from_environment, read_setting
+from ..config import PROFILES, ROOT, Config, make_config, overrides_from_environment, read_setting
 from ..errors import Hw1Error
 
 
 def run(args: argparse.Namespace) -> None:
     """Execute the notebook and say what came out and where it is."""
+    from ..io.tracking import clear_emptied
     from .runner import NOTEBOOK, execute
 
     config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
@@ -31,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     # Only a run that writes the repository's own results/ is what its notebook shows.
     executed = NOTEBOOK if _is_own(config) else config.output_path / "hw1.ipynb"
     execute(executed, echo=lambda text: print(text, flush=True))
+    clear_emptied(config.runs_path, patience_s=0)  # kernel and TensorBoard servers have ended: nobody reads them now
     report(args)
     print(f"{'executed notebook:':<28} {os.path.relpath(executed)}")
 
@@ -71,9 +76,9 @@ def _is_own(config: Config) -> bool:
 
 def data(args: argparse.Namespace) -> None:
     """Build or check the data folder."""
-    from ..experiment import prepare
+    from ..experiment import load
 
-    prepare(make_config(args.profile, **args.settings))
+    load(make_config(args.profile, **args.settings))
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -124,55 +129,39 @@ def export(args: argparse.Namespace) -> None:
     )
 
 
-def read_settings(words: list[str]) -> dict:
-    """`--cnn-epochs 5 --fresh --data photos` as fields of Config: {"cnn_epochs": "5", "fresh": True, "data_dir": …}.
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """With room for the longest option; the value that a setting may do without is shown as N, not [N]."""
 
-    A name without a value is True; other values stay text, which Config reads (see `config.read_setting`). Relative
-    paths start where the command was given; an encoder may be named several times.
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
 
-    Raises:
-        ValueError: a word that belongs to no name, or a name that was there before.
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return action.metavar if action.nargs == "?" else super()._format_args(action, default_metavar)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command line understood: `command`, what it takes, and of `settings`, the fields of Config, those given.
+
+    The value of a setting that has none is True. Names that Config does not have are among them: it refuses them and
+    says the nearest. Exits with code 2 where a word belongs to nothing, or a setting is there twice.
     """
-    settings: dict[str, object] = {}
-    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    while words:
-        if not (word := words.pop(0)).startswith("--"):
-            raise ValueError(f"{word!r} belongs to no setting")
-        name = word[2:].replace("-", "_")
-        name = {"data": "data_dir"}.get(name, name)
-        value = read_setting(name, words.pop(0)) if words and not words[0].startswith("--") else True
-        if value == "":
-            continue
-        if name in PATHS and value not in (None, True) and (name, value) != ("weights", "random"):
-            value = value if value.startswith("~") else os.path.abspath(value)  # ~ is Config's to read
-        if name in settings:
-            if name != "encoder":
-                raise ValueError(f"{word} is there twice")
-            value = True if True in (settings[name], value) else f"{settings[name]},{value}"
-        settings[name] = value
-    return settings
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name may have what the terminal's encoding lacks
-    parser = argparse.ArgumentParser(
-        prog="python -m hw1_utils", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    strict = {"allow_abbrev": False, "formatter_class": _Help}
+    parser = argparse.ArgumentParser(prog="python -m hw1_utils", description=__doc__, **strict)
     commands = parser.add_subparsers(required=True, metavar="command")
+    settings = argparse.ArgumentParser(add_help=False)
+    group = settings.add_argument_group("settings", "what is given wins over the profile and the environment")
+    for setting in fields(Config):
+        _add_option(group, setting)
 
-    def add(command: typing.Callable, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(command.__name__, help=text)
+    def add(command: Callable, text: str, **options: object) -> argparse.ArgumentParser:
+        sub = commands.add_parser(command.__name__, help=text, description=command.__doc__, **strict, **options)
         sub.set_defaults(command=command, json=False)
         return sub
 
     with_settings = {run: "execute hw1.ipynb headless", data: "build or check the data"}
     with_settings[report] = "comparison and HTML report of a finished run"
     for command, text in with_settings.items():
-        sub = add(command, text)
-        sub.add_argument("--profile", default="auto", help="auto, full, quick or smoke (default: HW1_PROFILE or auto)")
+        sub = add(command, text, parents=[settings], usage="%(prog)s [--SETTING VALUE ...]")
     sub.add_argument("--json", action="store_true", help="for programs")
     sub = add(predict, "classify images with a model of a finished run")
     sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
@@ -180,14 +169,79 @@ def main(argv: list[str] | None = None) -> int:
     sub.add_argument("--json", action="store_true", help="for programs: with the probability of each class")
     sub = add(export, "write a model as ONNX")
     sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
-    sub.add_argument("--output", help="default: beside the model")
-    args, rest = parser.parse_known_args(argv)
-    try:
-        args.settings = read_settings(rest)
-    except ValueError as error:
-        parser.error(str(error))
-    if args.settings and args.command not in with_settings:
-        parser.error(f"{args.command.__name__} takes no settings")
+    sub.add_argument("--output", metavar="FILE", help="default: beside the model")
+
+    args, rest = parser.parse_known_args(_in_argparses_terms(words))
+    unknown = [word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")]
+    if rest and not (unknown and args.command in with_settings):
+        parser.error(f"{args.command.__name__} does not take {' '.join(rest)}")
+    args.settings = dict.fromkeys(unknown, True)
+    for name in (setting.name for setting in fields(Config)):
+        values = [value for value in getattr(args, name, ()) if value != ""]
+        if len(values) > 1 and name != "encoder":
+            parser.error(f"--{name.replace('_', '-')} is there twice")
+        if values:
+            args.settings[name] = ",".join(values) if len(values) > 1 and True not in values else values[-1]
+    args.profile = args.settings.pop("profile", "auto")
+    return args
+
+
+def _add_option(group: argparse._ArgumentGroup, setting: Field) -> None:
+    """Add a field of Config, with its help, what it may be, and what it is where nothing is given."""
+    name, about = setting.name, setting.metadata
+    options, facts = [f"--{name.replace('_', '-')}"], []
+    if about["env"]:
+        options.append(f"--{about['env'].removeprefix('HW1_').lower()}")
+        facts.append(about["env"])
+    if about["choices"] and not about["path"]:
+        facts.append(", ".join(about["choices"]))
+    if about["low"] is not None:
+        facts.append(f"at least {about['low']}" if about["high"] is None else f"{about['low']} to {about['high']}")
+    defaults = ["HW1_PROFILE or auto" if name == "profile" else str(setting.default).lower()]
+    defaults += [f"{profile} {PROFILES[profile][name]}" for profile in ("quick", "smoke") if name in PROFILES[profile]]
+    metavar = {int: "N", int | None: "N", float: "X", bool: ""}.get(setting.type, "NAME")
+    group.add_argument(
+        *dict.fromkeys(options),
+        dest=name,
+        type=partial(_read, setting),
+        action="append",
+        nargs="?",
+        const=True,
+        default=argparse.SUPPRESS,
+        metavar="PATH" if about["path"] else metavar,
+        help=f"{about['help']} ({'; '.join([*facts, 'default ' + ', '.join(defaults)])})",
+    )
+
+
+def _read(setting: Field, text: str) -> object:
+    """The text as a field's value. Relative paths start where the command was given; ~ is Config's to read."""
+    value, about = read_setting(setting.name, text), setting.metadata
+    if about["path"] and value and value not in about["choices"] and not value.startswith("~"):
+        return os.path.abspath(value)
+    return value
+
+
+def _in_argparses_terms(words: Sequence[str]) -> list[str]:
+    """`--probe_lr -1e-3` as `--probe-lr=-1e-3`: argparse takes what begins with a dash for an option, but for -1."""
+    end = words.index("--") if "--" in words else len(words)
+    done: list[str] = []
+    for word in words[:end]:
+        if word.startswith("--"):
+            name, *value = word.split("=", 1)
+            done.append("=".join([name.replace("_", "-"), *value]))
+        elif word.startswith("-") and word != "-h" and done and re.fullmatch("--[^=]+", done[-1]):
+            done[-1] += f"={word}"
+        else:
+            done.append(word)
+    return [*done, *words[end:]]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 an error said in one sentence, 2 a wrong command line, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may have what the terminal's encoding lacks
+    args = parse(sys.argv[1:] if argv is None else argv)
     try:
         args.command(args)
     except Hw1Error as error:

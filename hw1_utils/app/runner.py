@@ -18,6 +18,7 @@ from nbclient.util import run_sync
 from ..config import ROOT
 from ..errors import Hw1Error
 from ..io.files import atomic
+from ..io.progress import LOG
 
 NOTEBOOK = ROOT / "hw1.ipynb"
 LIVE = "live"  # tag of cells whose output only lives while the kernel does (the TensorBoard frame)
@@ -30,8 +31,12 @@ class _Client(NotebookClient):
     echo: Callable[[str], None]
 
     def process_message(self, msg: dict, cell: dict, cell_index: int) -> object:
-        if msg["msg_type"] == "stream" and LIVE not in cell.metadata.get("tags", []):
-            self.echo(msg["content"]["text"])
+        content = msg["content"]
+        if LIVE not in cell.metadata.get("tags", []):
+            if msg["msg_type"] == "stream":
+                self.echo(content["text"])
+            elif LOG in content.get("transient", {}):
+                self.echo(content["data"]["text/plain"])
         return super().process_message(msg, cell, cell_index)
 
     def create_kernel_manager(self) -> AsyncKernelManager:
@@ -112,8 +117,11 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
 
     def announce(cell: dict, cell_index: int) -> None:
         before = document.cells[cell_index - 1]
-        if cell.cell_type == "code" and before.source.startswith("#") and before.cell_type == "markdown":
-            echo(f"\n{before.source.splitlines()[0].lstrip('# ')}")
+        if cell.cell_type == "code" and before.cell_type == "markdown":
+            for line in before.source.splitlines():
+                if line.startswith("#"):
+                    heading = line.lstrip("# ")
+                    echo(f"\n{heading}")
 
     client.on_cell_start = announce
 
@@ -142,11 +150,27 @@ def execute(output: Path, *, notebook: Path = NOTEBOOK, echo: Callable[[str], No
 
 
 def write_notebook(document: nbformat.NotebookNode, path: Path) -> None:
-    """Write the notebook without what only a live kernel or this machine can make sense of."""
+    """Write the notebook without what only a live kernel or this machine can make sense of.
+
+    Lines that a cell printed one after the other become one output. (nbclient's `coalesce_streams` would put those that
+    follow a table or a progress display in front of it.)
+    """
     for cell in document.cells:
         cell.metadata.pop("execution", None)
         if LIVE in cell.metadata.get("tags", []):
             cell.outputs = []
+        elif cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
     document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     with atomic(path) as partial:
         nbformat.write(document, partial)
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if "name" in output and joined and output.name == joined[-1].get("name"):  # of a stream
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined

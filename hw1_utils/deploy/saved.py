@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..augment import normalize
 from ..errors import Hw1Error, some
-from ..io.files import atomic, sha256_tensors
-from ..io.folders import files_below
+from ..io.files import checksum, read_safetensors, sha256_tensors, write_checked
 from ..io.images import decode
+from ..io.listing import Listing
 from ..models import CNN, FrozenEncoder, Probe, folded
 
 if TYPE_CHECKING:  # who only predicts does not wait for the imports of all that trains
-    from ..experiment import Training
+    from ..experiment import Result, Trained
 
-FORMAT = 2  # of `SavedModel.info` and the names of the tensors
+FORMAT = 3  # of `SavedModel.info`, the names of the tensors and the checksum
 
 
 class PixelCNN(nn.Module):
@@ -52,7 +51,12 @@ class SavedModel:
     info: dict  # all that the file says about the model, the fields above included
 
 
-def save_model(training: "Training", quality: dict) -> Path:
+def save_models(results: "list[Result]") -> list[Path]:
+    """Write each model to a file of its own, to be used without data and settings, with its quality on test."""
+    return [save_model(one.trained, {"test_images": len(one.test.labels)} | one.quality) for one in results]
+
+
+def save_model(trained: "Trained", quality: dict) -> Path:
     """Write `models/<name>.safetensors`: the judged model in float32, an encoder included, and how it is used.
 
     Args:
@@ -61,15 +65,15 @@ def save_model(training: "Training", quality: dict) -> Path:
     Raises:
         Hw1Error: the disk is full, the folder read-only or the like.
     """
-    task, setup = training.task, training.task.setup
-    info = {"format": FORMAT} | {name: getattr(task, name) for name in ("name", "title", "kind", "variant")}
-    info |= {"classes": setup.classes, "image_size": task.image_size, "levels": setup.train.levels}
-    info |= {"config": setup.config.shown(), "environment": setup.environment, "test": quality}
-    tensors = task.on_images(training.model).state_dict()
-    if task.kind == "cnn":
-        info["preprocessing"] = {"mean": setup.mean.tolist(), "std": setup.std.tolist()}
+    run, data, context = trained.run, trained.run.data, trained.run.context
+    info = {"format": FORMAT} | {name: getattr(run, name) for name in ("name", "title", "kind", "variant")}
+    info |= {"classes": data.classes, "image_size": run.image_size, "levels": data.train.levels}
+    info |= {"config": context.config.shown(), "environment": context.environment, "test": quality}
+    tensors = run.assemble(trained.model).state_dict()
+    if run.kind == "cnn":
+        info["preprocessing"] = {"mean": data.mean.tolist(), "std": data.std.tolist()}
     else:
-        encoder = task.full_model.encoder
+        encoder = run.features.encoder
         info["encoder"] = {name: getattr(encoder, name) for name in ("name", "source", "weights_sha256")}
         info["preprocessing"] = {
             "input_size": [3, *encoder.input_size],
@@ -81,10 +85,8 @@ def save_model(training: "Training", quality: dict) -> Path:
     tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     text = json.dumps(info, ensure_ascii=False, allow_nan=False)
-    path = setup.config.models_path / f"{task.name}.safetensors"
-    data = save(tensors, {"hw1": text, "sha256": _checksum(text, tensors)})
-    with atomic(path) as partial:
-        partial.write_bytes(data)
+    path = context.config.models_path / f"{run.name}.safetensors"
+    write_checked(path, tensors, {"hw1": text})
     return path
 
 
@@ -97,14 +99,13 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     if not os.path.isfile(path):
         raise Hw1Error(f"There is no model file {path}.")
     try:
-        with safe_open(path, framework="pt") as f:
-            notes = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+        tensors, notes = read_safetensors(path)
     except (SafetensorError, OSError) as error:
         raise Hw1Error(f"{path} is no safetensors file, or a damaged one ({error}).") from error
     if "hw1" not in notes:
         raise Hw1Error(f"{path} is no model of this project: those lie in the folder models/ of a run.")
-    if notes.get("sha256") != _checksum(notes["hw1"], tensors):
+    found = notes.pop("sha256", None)
+    if found != checksum(tensors, notes) and found != _checksum_until_format_2(notes["hw1"], tensors):
         raise Hw1Error(f"The model file {path} is damaged: copy it again from where it came.")
     info = json.loads(notes["hw1"])
     if info["format"] > FORMAT:
@@ -139,7 +140,7 @@ def _build(info: dict, tensors: dict[str, Tensor]) -> PixelCNN | Probe:
     return probe
 
 
-def _checksum(info: str, tensors: dict[str, Tensor]) -> str:
+def _checksum_until_format_2(info: str, tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(f"{info} {sha256_tensors(tensors)}".encode()).hexdigest()
 
 
@@ -189,7 +190,7 @@ def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str], list[st
         if not os.path.isdir(argument):
             found.append(argument)
             continue
-        files, others = files_below(Path(argument))
+        files, others = Listing(Path(argument)).files_below()
         found += map(str, map(Path, files))  # without the ./ of what lies below "."
         left_out += map(str, map(Path, others))
         empty += [] if files else [argument]

@@ -6,8 +6,11 @@ import math
 import os
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ..errors import Hw1Error
-from .files import atomic, damaged, partial_beside, write_json
+from .files import atomic, damaged, free_bytes, partial_beside, write_json
+
+AHEAD = 2  # batches fetched before they are asked for, where they are streamed
 
 
 @contextmanager
@@ -100,8 +105,93 @@ def empty_array(shape: tuple[int, ...], room: Room, folder: Path) -> tuple[Tenso
         ) from error
 
 
+def check_disk(cache: Path, needed: int, streamed: int) -> None:
+    """Compare what will be kept in the folder `cache`, decoded images and features, with the free disk.
+
+    A cache only saves the next run its work, so a disk that is too small costs a warning. It ends the run where the
+    arrays do not fit into memory either: those that find no room there live on the disk.
+
+    Args:
+        needed: bytes in all, those included that are there already.
+        streamed: bytes that memory does not hold.
+
+    Raises:
+        Hw1Error: with what is needed and what is free.
+    """
+    kept = 0
+    with suppress(OSError):  # such a folder cannot even be named: that will be said when it is to be made
+        kept = sum(file.stat().st_size for file in cache.glob("*") if file.is_file())
+    free = free_bytes(cache)
+    if needed - kept <= free:
+        return
+    what = f"{cache} needs {(needed - kept) / 1e6:,.0f} MB for decoded images and features"
+    if streamed - kept > free:
+        raise Hw1Error(
+            f"{what}, which memory does not hold either, and has {free / 1e6:,.0f} MB free: make room there, or take "
+            "fewer images (train_size, val_size, test_size)."
+        )
+    print(f"WARNING: {what} and has {free / 1e6:,.0f} MB free: what does not fit is made again by each run")
+
+
 def _take_room(file: BinaryIO, size: int) -> None:
     """Claim the disk's blocks now: a mapped file that finds the disk full later kills the process."""
     file.truncate(size)
     if hasattr(os, "posix_fallocate"):  # macOS and Windows lack it
         os.posix_fallocate(file.fileno(), 0, size)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N rows of pixels or features: on a device or, where they are streamed, mapped from a file."""
+
+    values: Tensor  # N×…
+    streamed: bool = False
+    part: Tensor | None = None  # int64 M, on the CPU: the rows that are meant; None: all of them
+
+    def __len__(self) -> int:
+        return len(self.values if self.part is None else self.part)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.values.shape[1:])
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """Some of them, int64 or a slice, where they lie."""
+        if self.part is not None:
+            rows = self.part[rows.cpu() if isinstance(rows, Tensor) else rows]
+        return self.values[rows.to(self.values.device) if isinstance(rows, Tensor) else rows]
+
+    def subset(self, rows: Tensor) -> "Rows":
+        """These of them, int64, without a copy."""
+        return replace(self, part=rows.cpu() if self.part is None else self.part[rows.cpu()])
+
+    def columns(self, count: int) -> "Rows":
+        """The first columns of each."""
+        return replace(self, values=self.values[:, :count])
+
+    def to(self, device: torch.device, room: Room) -> "Rows":
+        """On the device; if they find no room there they stay where they are and are streamed."""
+        if room.take(self.values.nbytes):
+            return replace(self, values=self.values.to(device))
+        return replace(self, streamed=True)
+
+    def chunks(self, order: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
+        """All in this order, int64 N on the CPU, `size` at a time; streamed ones are read ahead of their use."""
+        parts = (order if self.part is None else self.part[order]).split(size)
+        if not self.streamed:
+            yield from (self.values[rows.to(self.values.device)] for rows in parts)
+            return
+
+        def fetch(rows: Tensor) -> Tensor:
+            chunk = self.values[rows]
+            # From pinned memory a GPU fetches by itself, and nobody waits for it.
+            return chunk.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chunk
+
+        with ThreadPoolExecutor(1) as reader:
+            waiting: deque = deque()
+            for rows in parts:
+                waiting.append(reader.submit(fetch, rows))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()

@@ -26,12 +26,13 @@ class Backup:
     def keep(self, path: Path, name: str) -> None:
         """Copy what is new or changed in `path`, a file or folder, to `folder/name`, the oldest first.
 
-        So a checkpoint, written after the logs of its epochs, is never copied without them.
+        So a checkpoint, written after the logs of its epochs, is never copied without them. Logs that were emptied are
+        copied last, behind what has taken them in.
         """
         if not self.folder:
             return
         try:
-            for file in sorted(_finished_files(path), key=lambda file: file.stat().st_mtime_ns):
+            for file in sorted(_finished_files(path), key=lambda f: (not f.stat().st_size, f.stat().st_mtime_ns)):
                 if self._copied.get(file) != file_version(file):
                     with atomic(self.folder / name / file.relative_to(path)) as partial:
                         shutil.copyfile(file, partial)

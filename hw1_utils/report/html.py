@@ -36,31 +36,29 @@ def write_page(results: Path, target: Path) -> Path:
         if table is None or "name" not in table:
             found = "is missing" if table is None else "is an older version's, without a column `name`"
             raise Hw1Error(f"{path} {found}: {AGAIN}.")
-    rows = quality.merge(costs, on="name", suffixes=("", "_again"))
+    rows = quality.merge(costs, on="name", suffixes=("", "_again")).fillna({"encoder": ""})
     leading = rows["leading"].iloc[0]
     # As in the conclusion, chosen on validation: a pair picked by its test results would look better than it is.
     best_probe = rows[rows["recipe"].str.startswith("cls")].nlargest(1, "val_score")
-    pair = pd.concat([rows[rows["encoder"].isna()].head(1), best_probe])
-    # A model whose pictures are not there has no part of its own; a folder that an earlier run left is nobody's.
-    named = {title: results / name for title, name in zip(rows["model"], rows["name"], strict=True)}
-    folders = {title: folder for title, folder in named.items() if (folder / "cm.png").exists()}
-    classes = {title: _shaped(folder / "per_class.csv", partial(_by, "class")) for title, folder in folders.items()}
+    pair = pd.concat([rows[rows["encoder"] == ""].head(1), best_probe])
+    models = rows.assign(shade=colours(rows["name"])).to_dict("records")
+    for model in models:  # one without pictures has no part of its own; a folder that an earlier run left is nobody's
+        model["pictured"] = (results / model["name"] / "cm.png").exists()
+        model["classes"] = _shaped(results / model["name"] / "per_class.csv", partial(_by, "class"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"html": _html, "breakable": _breakable}
     environment.globals |= {"times": times, "number": number}
     page = environment.get_template("page.html.j2").render(
-        rows=rows.to_dict("records"),
+        rows=models,
         pair=pair.sort_values(f"test_{leading}", ascending=False).to_dict("records"),
         leading=f"test_{leading}",
         conclusion=_markdown(results / "conclusion.md"),
-        folders=folders,
-        per_class=classes,
+        encoders=[group.to_dict("records") for name, group in rows.groupby("encoder", sort=False) if name],
         comparisons=[_by("model", table).T.rename_axis(index=None, columns="measure") for table in (quality, costs)],
         settings={name: _settings(results / f"{name}.json") for name in ("config", "environment")},
-        picture=partial(_picture, results),
-        shades=dict(zip(folders, colours([folder.name for folder in folders.values()]), strict=True)),
+        picture=lambda name: _load(results / name, _png),
         **{name: _shaped(results / f"{name}.csv", shape) for name, shape in SHAPES.items()},
     )
     with atomic(target) as unfinished:
@@ -70,7 +68,7 @@ def write_page(results: Path, target: Path) -> Path:
 
 def _read(path: Path) -> pd.DataFrame | None:
     """A CSV, None where there is none. A class may be called "NA" or "007", and a version may look like a number."""
-    words = dict.fromkeys(("class", "true", "predicted", "name", "torch", "timm"), str)
+    words = dict.fromkeys(("class", "true", "predicted", "name", "weights_sha256", "torch", "timm"), str)
     return _load(path, partial(pd.read_csv, keep_default_na=False, na_values=[""], dtype=words))
 
 
@@ -189,12 +187,8 @@ def _markdown(path: Path) -> Markup:
     return Markup(mistune.create_markdown(renderer=_Renderer(escape=True))(text))
 
 
-def _picture(results: Path, name: str) -> dict | None:
-    """A PNG as the page holds it, and its size; None where there is none."""
-    return _load(results / name, _png)
-
-
 def _png(path: Path) -> dict:
+    """A picture as the page holds it, and its size."""
     data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])  # Pillow refuses the confusion matrix of 230 classes
     return {"source": f"data:image/png;base64,{base64.b64encode(data).decode()}", "width": width, "height": height}

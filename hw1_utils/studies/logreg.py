@@ -8,11 +8,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..data import Split
-from ..experiment import Training
+from ..experiment import Run, Trained
 from ..io.files import write_csv
-from ..probes import ProbeTask
-from ..report import charts, figures
-from .studies import some_of
+from ..report import figures
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: the inverse of the penalty
 SWEEP_IMAGES = 50_000  # training images at most, fewer where memory has no room for scikit-learn's copies of them,
@@ -20,7 +18,7 @@ LEAST_IMAGES = 2000  # but this many always
 COPIES = 4  # float32: the rows, rows and validation together, both standardised
 
 
-def sweep_penalty(probes: list[Training], test: Split) -> pd.DataFrame:
+def logreg(probes: list[Trained], test: Split) -> pd.DataFrame:
     """Choose the penalty of a logistic regression on each probe's features, as DINOv2's evaluation does.
 
     scikit-learn's L-BFGS on standardised features, one fit for each strength on train, the smallest validation loss
@@ -30,26 +28,25 @@ def sweep_penalty(probes: list[Training], test: Split) -> pd.DataFrame:
         One row per probe and strength: model, name, strength, val_accuracy, val_loss, chosen, and for the chosen one
         refitted_test_accuracy.
     """
-    table = pd.concat([_sweep(probe.task, test) for probe in probes], ignore_index=True)
-    folder = probes[0].task.setup.config.results_path
+    table = pd.concat([_sweep(trained.run, test) for trained in probes], ignore_index=True)
+    folder = probes[0].run.context.config.results_path
     write_csv(folder / "penalty.csv", table)
-    vals = {probe.task.title: probe.evaluations["val"] for probe in probes}
-    own = pd.DataFrame({title: {"accuracy": val.accuracy, "loss": val.loss} for title, val in vals.items()}).T
-    figures.save(charts.penalty(table, own), folder / "penalty.png")
+    own = {trained.run.title: {"accuracy": trained.val.accuracy, "loss": trained.val.loss} for trained in probes}
+    figures.save(figures.penalty(table, pd.DataFrame(own).T), folder / "penalty.png")
     return table
 
 
-def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
-    setup = task.setup
-    parts = [setup.train, setup.val, test]
-    features = [task.features(split).values for split in parts]
-    labels = [split.labels.cpu().numpy() for split in parts]
-    most = min(SWEEP_IMAGES, max(LEAST_IMAGES, setup.room.left // (COPIES * features[0].shape[1] * 4)))
-    if len(features[0]) > most:
-        rows = some_of(setup.train, most, setup.config.seed).to(features[0].device)
-        features[0], labels[0] = features[0][rows], labels[0][rows.cpu()]
-    features = [values.cpu().numpy() for values in features]
-    balance = "balanced" if setup.config.class_weights else None
+def _sweep(run: Run, test: Split) -> pd.DataFrame:
+    context, classes = run.context, len(run.data.classes)
+    samples = [run.train, run.val, run.samples(test)]
+    features, labels = [one.inputs for one in samples], [one.targets for one in samples]
+    most = min(SWEEP_IMAGES, max(LEAST_IMAGES, context.room.left // (COPIES * features[0].shape[1] * 4)))
+    if len(labels[0]) > most:
+        part = run.data.subset(most, context.config.seed).train
+        features[0], labels[0] = features[0].subset(part.images.part), part.labels
+    features = [rows[:].cpu().numpy() for rows in features]
+    labels = [one.cpu().numpy() for one in labels]
+    balance = "balanced" if context.config.class_weights else None
 
     def head(strength: float) -> Pipeline:
         return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, class_weight=balance))
@@ -58,7 +55,7 @@ def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
     for strength in STRENGTHS:
         probabilities = head(strength).fit(features[0], labels[0]).predict_proba(features[1])
         accuracy = float((probabilities.argmax(1) == labels[1]).mean())
-        loss = log_loss(labels[1], probabilities, labels=range(len(setup.classes)))
+        loss = log_loss(labels[1], probabilities, labels=range(classes))
         rows.append({"strength": strength, "val_accuracy": accuracy, "val_loss": loss})
     table = pd.DataFrame(rows)
     table["chosen"] = table.index == table["val_loss"].idxmin()
@@ -66,6 +63,6 @@ def _sweep(task: ProbeTask, test: Split) -> pd.DataFrame:
     refitted.fit(np.concatenate(features[:2]), np.concatenate(labels[:2]))
     score = float(refitted.score(features[2], labels[2]))
     table["refitted_test_accuracy"] = [score if chosen else None for chosen in table["chosen"]]
-    table.insert(0, "model", task.title)
-    table.insert(1, "name", task.name)
+    table.insert(0, "model", run.title)
+    table.insert(1, "name", run.name)
     return table

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from hw1_utils import experiment, preparation
+from hw1_utils import context, experiment
 from hw1_utils.app import cli
 from hw1_utils.app import runner as notebook
-from hw1_utils.app.cli import main
-from hw1_utils.config import ROOT, make_config
+from hw1_utils.app.cli import main, parse
+from hw1_utils.config import ROOT, Config, make_config
 from hw1_utils.deploy.saved import save_model
 from hw1_utils.errors import Hw1Error
 
@@ -37,7 +37,7 @@ def test_an_unknown_profile_is_one_sentence(monkeypatch, capsys, command):
 def test_the_profile_option_wins_over_the_environment(monkeypatch):
     seen = []
     monkeypatch.setenv("HW1_PROFILE", "qiuck")
-    monkeypatch.setattr(experiment, "prepare", lambda config: seen.append(config.profile))
+    monkeypatch.setattr(experiment, "load", lambda config: seen.append(config.profile))
     assert main(["data", "--profile", "smoke"]) == 0
     assert seen == ["smoke"]
 
@@ -52,7 +52,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "prepare", interrupted)
+    monkeypatch.setattr(experiment, "load", interrupted)
     assert main(["data", "--profile", "smoke"]) == 130
     said = capsys.readouterr().err.lstrip("\n")  # a line feed after the terminal's ^C
     assert said.startswith("hw1: stopped") and "continues" in said and said.count("\n") == 1
@@ -60,7 +60,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys):
 
 def test_every_field_of_config_is_an_option(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(experiment, "prepare", seen.append)
+    monkeypatch.setattr(experiment, "load", seen.append)
     monkeypatch.chdir(tmp_path)
     words = "--cnn-epochs 5 --probe_lr 1e-2 --fresh --skip-unreadable FALSE --train-size None --encoder 7 --data photos"
     words += " --backup-dir none --weights random --encoder= --output-dir ~/out"
@@ -76,9 +76,11 @@ def test_every_field_of_config_is_an_option(monkeypatch, tmp_path):
     ("words", "sentence"),
     [
         ("--cnn-epoch 5", "Config has no field 'cnn_epoch': did you mean 'cnn_epochs'?"),
+        ("--prof smoke", "Config has no field 'prof': did you mean 'profile'?"),  # no abbreviations
         ("--cnn-epochs five", "Config.cnn_epochs must be int, not 'five' (str)."),
         ("--cnn-epochs", "Config.cnn_epochs must be int, not True (bool)."),
         ("--seed -1", "Config.seed must be at least 0, not -1."),
+        ("--probe_lr -1e-9", "Config.probe_lr must be at least 0.0, not -1e-09."),
         ("--encoder test_vit --encoder", "Config.encoder must be str, not True (bool)."),
         ("--data ~nosuchuser/x", "Config.data_dir must be the path of a file or folder, not '~nosuchuser/x'."),
     ],
@@ -110,8 +112,10 @@ def test_the_notebook_gets_the_settings_of_the_command_line(monkeypatch, tmp_pat
         ["predict"],
         ["run", "stray"],
         ["run", "--seed", "1", "2"],
+        ["run", "-x"],
         ["export", "model", "--seed", "1"],
-        ["data", "--data", "a", "--data", "b"],
+        ["data", "--data", "a", "--data-dir", "b"],
+        ["report", "--profile", "quick", "--profile", "full"],
     ],
 )
 def test_a_wrong_command_line_exits_with_2(arguments, capsys):
@@ -130,9 +134,36 @@ def test_the_help_tells_the_story_in_ten_lines(capsys):
         assert f"\n    {command} " in said
 
 
+def test_the_help_of_a_command_lists_every_setting(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    said = " ".join(" ".join(lines).split())
+    assert all(f" --{name.replace('_', '-')} " in said.replace(",", "") for name in Config().as_dict())
+    for fact in (
+        "--data-dir PATH, --data PATH folder of train/<class>/*, test/<class>/* (HW1_DATA; default data/cifar10, ",
+        "--image-size N side of the square images kept in memory and seen by the CNN (8 to 1024; default 32)",
+        "--cnn-batch-size N images a step (at least 1; default 256, quick 64, smoke 8)",
+        "--device NAME what computes (auto, cpu, cuda; default auto)",
+        "(full, quick, smoke; default HW1_PROFILE or auto)",
+    ):
+        assert fact in said
+
+
+def test_a_path_may_begin_with_a_dash(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert parse(["run", "--data", "-my_photos", "--output_dir=--there"]).settings == {
+        "data_dir": f"{tmp_path}/-my_photos",
+        "output_dir": f"{tmp_path}/--there",
+    }
+    assert parse(["predict", "--", "my_model", "-a", "--b_c"]).images == ["-a", "--b_c"]
+
+
 def test_an_encoder_may_be_named_several_times(monkeypatch):
     seen = []
-    monkeypatch.setattr(experiment, "prepare", seen.append)
+    monkeypatch.setattr(experiment, "load", seen.append)
     assert (
         main(["data", "--profile", "quick", "--encoder", "resnet18", "--encoder", "test_vit", "--encoder", "resnet18"])
         == 0
@@ -141,7 +172,7 @@ def test_an_encoder_may_be_named_several_times(monkeypatch):
 
 
 def test_an_unknown_encoder_is_one_sentence_before_any_work(monkeypatch, capsys):
-    monkeypatch.setattr(preparation, "lock", lambda folder: pytest.fail("work was begun"))
+    monkeypatch.setattr(context, "lock", lambda folder: pytest.fail("work was begun"))
     assert main(["data", "--profile", "quick", "--encoder", "resnet18", "--encoder", "vit_tinny_patch16_224"]) == 1
     said = one_sentence(capsys)
     assert "timm has no model 'vit_tinny_patch16_224': did you mean vit_tiny_patch16_224" in said
@@ -149,8 +180,8 @@ def test_an_unknown_encoder_is_one_sentence_before_any_work(monkeypatch, capsys)
 
 @pytest.fixture
 def cnn_file(make_smoke_config):
-    task = experiment.CNNTask(experiment.prepare(make_smoke_config()), "tuned")
-    return str(save_model(SimpleNamespace(task=task, model=task.model), {}))
+    run = experiment.cnn(experiment.load(make_smoke_config()))
+    return str(save_model(SimpleNamespace(run=run, model=run.model), {}))
 
 
 def test_predictions_are_a_table_or_json(cnn_file, toy_folder, capsys):
@@ -236,7 +267,7 @@ def test_an_error_of_the_system_is_one_sentence(monkeypatch, capsys):
     def fail(config):
         os.stat("/nowhere/x")
 
-    monkeypatch.setattr(experiment, "prepare", fail)
+    monkeypatch.setattr(experiment, "load", fail)
     assert main(["data", "--profile", "smoke"]) == 1
     assert one_sentence(capsys) == "hw1: /nowhere/x: No such file or directory.\n"
 

@@ -5,46 +5,37 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import MODELS, SMALL, make_run
 
-from hw1_utils.data import load_test
 from hw1_utils.deploy import export
 from hw1_utils.deploy.export import export_onnx
 from hw1_utils.deploy.saved import load_model, save_model
 from hw1_utils.errors import Hw1Error
-from hw1_utils.experiment import CNNTask, ProbeTask, prepare
+from hw1_utils.experiment import load, load_test
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-
-TASKS = {
-    "cnn": lambda setup: CNNTask(setup, "tuned"),
-    "vit": ProbeTask,
-    "vit_layers": lambda setup: ProbeTask(setup, "layers"),
-}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def setup(make_smoke_config):
-    return prepare(make_smoke_config(**SMALL))
+def data(make_smoke_config):
+    return load(make_smoke_config(**SMALL))
 
 
-def saved_model(setup, name):
+def saved_model(data, name):
     """One that was not trained, but whose probabilities differ from image to image."""
-    task = TASKS[name](setup)
-    if task.kind == "probe":
-        task.features(setup.train)  # the head's standardisation
-    head = task.model.head if name == "cnn" else task.model
+    run = make_run(data, name)
+    head = run.model.head if name == "cnn" else run.model
     with torch.no_grad():
-        head.weight.mul_(1 if name == "vit_layers" else 20)
-    return load_model(save_model(SimpleNamespace(task=task, model=task.model), {}), torch.device("cpu"))
+        head.weight.mul_(1 if name == "vit_blocks" else 20)
+    return load_model(save_model(SimpleNamespace(run=run, model=run.model), {}), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_the_file_does_it_all_by_itself_for_any_batch_size(setup, tmp_path, capfd, name):
-    model, images = saved_model(setup, name), load_test(setup.config).images
+@pytest.mark.parametrize("name", MODELS)
+def test_the_file_does_it_all_by_itself_for_any_batch_size(data, tmp_path, capfd, name):
+    model, images = saved_model(data, name), load_test(data).images.values
     with torch.inference_mode():
         expected = model.module(images).softmax(1)
     assert expected.std(0).max() > 0.1  # else any file would do
@@ -63,9 +54,9 @@ def test_the_file_does_it_all_by_itself_for_any_batch_size(setup, tmp_path, capf
     assert json.loads(about["classes"]) == model.classes and json.loads(about["hw1"]) == model.info
 
 
-def test_hard_edges_are_resized_as_torch_does(setup):
+def test_hard_edges_are_resized_as_torch_does(data):
     """Where bicubic interpolation overshoots, it matters that grey levels end at 0 and 255 after each pass."""
-    probe = saved_model(setup, "vit").module
+    probe = saved_model(data, "vit").module
     images = export.pictures(32)
     graph = export.PixelProbe(probe, 32)
     graph.probe = torch.nn.Identity()
@@ -73,7 +64,7 @@ def test_hard_edges_are_resized_as_torch_does(setup):
     assert off.max() < 2.5 and (off > 0.5).float().mean() < 0.01  # grey levels
 
 
-def test_a_file_that_computes_something_else_is_not_kept(setup, tmp_path, monkeypatch):
+def test_a_file_that_computes_something_else_is_not_kept(data, tmp_path, monkeypatch):
     def doubled(self, images):
         logits = 2 * self.module(images)
         return logits.softmax(1), logits
@@ -83,22 +74,22 @@ def test_a_file_that_computes_something_else_is_not_kept(setup, tmp_path, monkey
     path.write_text("an earlier one")
     monkeypatch.setattr(export.WithProbabilities, "forward", doubled)
     with pytest.raises(Hw1Error, match="other probabilities than PyTorch"):
-        export_onnx(saved_model(setup, "cnn"), path)
+        export_onnx(saved_model(data, "cnn"), path)
     assert path.read_text() == "an earlier one" and list(path.parent.iterdir()) == [path]
 
 
-def test_what_the_exporter_cannot_translate_is_said_in_a_sentence(setup, tmp_path, monkeypatch):
+def test_what_the_exporter_cannot_translate_is_said_in_a_sentence(data, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise ValueError("No decomposition for aten.magic\n" + "a page of advice\n" * 60)
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(Hw1Error, match="CNN, tuned recipe to ONNX .No decomposition for aten.magic.") as caught:
-        export_onnx(saved_model(setup, "cnn"), tmp_path / "model.onnx")
+        export_onnx(saved_model(data, "cnn"), tmp_path / "model.onnx")
     assert "advice" not in str(caught.value) and not (tmp_path / "model.onnx").exists()
 
 
-def test_a_batch_size_that_the_exporter_fixes_is_no_success(setup, tmp_path, monkeypatch):
-    model = saved_model(setup, "cnn")
+def test_a_batch_size_that_the_exporter_fixes_is_no_success(data, tmp_path, monkeypatch):
+    model = saved_model(data, "cnn")
     real = type(model.module).forward
 
     def only_pairs(self, images):  # to the tracer

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,22 +12,21 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import SMALL
+from conftest import MODELS, SMALL, make_run
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save
 
 from hw1_utils.config import make_config
-from hw1_utils.data import load_test, make_toy_folder
 from hw1_utils.deploy import saved
-from hw1_utils.deploy.saved import find_images, load_model, predict, save_model
+from hw1_utils.deploy.saved import find_images, load_model, predict, save_model, save_models
 from hw1_utils.device import Precision
 from hw1_utils.errors import Hw1Error
-from hw1_utils.experiment import CNNTask, ProbeTask, prepare, train
-from hw1_utils.judging import judge
-from hw1_utils.measure import profiling
+from hw1_utils.experiment import cnn, evaluate_on_test, load, load_test, train
+from hw1_utils.io.files import sha256_tensors
+from hw1_utils.io.toy import make_toy_folder
 
 CPU = torch.device("cpu")
-NAMES = ("cnn", "vit", "vit_layers")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,18 +38,26 @@ def run(tmp_path_factory, one_thread):
     make_toy_folder(root / "toy", size=48)  # the probes take larger images than the CNN
     shutil.copytree(root / "toy" / "test", root / "pictures" / "test")
     places = {"data_dir": str(root / "toy"), "output_dir": str(root / "out")}
-    setup = prepare(make_config("smoke", **(SMALL | places | {"precision": "fp32"})))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profiling, "peak_memory_mb", lambda *args: (2.0, 1.0))
-        patch.setattr(profiling, "time_per_call", lambda *args: 0.001)
-        trainings = [train(task) for task in (CNNTask(setup, "tuned"), ProbeTask(setup), ProbeTask(setup, "layers"))]
-    results = [judge(training, load_test(setup.config)) for training in trainings]
-    paths = [save_model(result.training, {"accuracy": 0.5}) for result in results]
-    files = [str(root / "pictures" / path) for path in load_test(setup.config).paths]
-    for gone in ("toy", "toy.cache", "out/runs", "out/results"):
+    data = load(make_config("smoke", **(SMALL | places | {"precision": "fp32"})))
+    trained = [train(make_run(data, name)) for name in MODELS]
+    test = load_test(data)
+    results = [evaluate_on_test(one, test) for one in trained]
+    paths = save_models(results)
+    files = [str(root / "pictures" / path) for path in test.paths]
+    for gone in ("toy", "toy.cache", "out/runs"):
         shutil.rmtree(root / gone)
-    by_name = {name: SimpleNamespace(path=p, result=r) for name, p, r in zip(NAMES, paths, results, strict=True)}
-    return SimpleNamespace(root=root, setup=setup, files=files, **by_name)
+    by_name = {name: SimpleNamespace(path=p, result=r) for name, p, r in zip(MODELS, paths, results, strict=True)}
+    return SimpleNamespace(root=root, data=data, files=files, **by_name)
+
+
+def untrained(run):
+    return SimpleNamespace(run=run, model=run.model)
+
+
+def changed(data, folder, **context):
+    """The data of a run that writes to another folder."""
+    config = dataclasses.replace(data.context.config, output_dir=str(folder))
+    return dataclasses.replace(data, context=dataclasses.replace(data.context, config=config, **context))
 
 
 @pytest.fixture
@@ -58,58 +66,56 @@ def copy(run, tmp_path):
     return Path(shutil.copy(run.cnn.path, tmp_path / "copy.safetensors"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_predictions_for_the_test_files_are_those_of_the_run(run, name):
     result = getattr(run, name).result
     table = predict(load_model(getattr(run, name).path, CPU), run.files, batch_size=7)
-    columns = [f"p_{label}" for label in result.classes]
+    columns = [f"p_{label}" for label in result.run.data.classes]
     assert table.columns.tolist() == ["path", "prediction", "probability", *columns, "error"]
     assert table["path"].tolist() == run.files
-    assert table["prediction"].tolist() == [result.classes[i] for i in result.predictions]
+    assert table["prediction"].tolist() == [result.run.data.classes[i] for i in result.test.guesses]
     found = torch.tensor(table[columns].to_numpy(), dtype=torch.float32)
     torch.testing.assert_close(found, result.test.probabilities, rtol=0, atol=1e-5)
     assert table["probability"].tolist() == table[columns].max(axis=1).tolist()
     assert table["error"].isna().all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_file_says_what_it_is_and_where_it_comes_from(run, name):
-    path, task = getattr(run, name).path, getattr(run, name).result.task
+    path, result = getattr(run, name).path, getattr(run, name).result
     assert path == run.root / "out" / "models" / f"{name}.safetensors"
     model = load_model(path, CPU)
-    assert (model.title, model.classes) == (task.title, ["colour_0", "colour_1", "colour_2"])
+    assert (model.title, model.classes) == (result.run.title, ["colour_0", "colour_1", "colour_2"])
     assert model.image_size == (32 if name == "cnn" else 48)
-    assert model.info["config"]["cnn_epochs"] == 3 and model.info["environment"] == run.setup.environment
-    assert model.info["test"] == {"accuracy": 0.5}
+    assert model.info["config"]["cnn_epochs"] == 3 and model.info["environment"] == run.data.context.environment
+    assert model.info["test"] == {"test_images": 30} | result.quality
     assert ("encoder" in model.info) == (name != "cnn")
     assert not model.module.training and not any(p.requires_grad for p in model.module.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_file_names_no_folder_of_this_machine(run, name):
     assert str(run.root).encode() not in getattr(run, name).path.read_bytes()
 
 
 def test_an_encoder_that_computes_in_bf16_is_saved_in_float32(run, tmp_path):
-    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
-    task = ProbeTask(dataclasses.replace(run.setup, config=config, precision=Precision("bf16")))
-    path = save_model(SimpleNamespace(task=task, model=task.model), {})
+    half = make_run(changed(run.data, tmp_path, precision=Precision("bf16")), "vit")
+    path = save_model(untrained(half), {})
     with safe_open(path, framework="pt") as f:
         assert {f.get_tensor(name).dtype for name in f.keys()} == {torch.float32}  # noqa: SIM118 (not a dict)
     images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
     logits = load_model(path, CPU).module(images)
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, task.full_model(images), rtol=0, atol=0.05)
+    torch.testing.assert_close(logits, half.assemble(half.model)(images), rtol=0, atol=0.05)
 
 
 def test_preprocessing_is_the_files_and_not_that_of_the_installed_timm(run, tmp_path):
-    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
-    task = ProbeTask(dataclasses.replace(run.setup, config=config))
-    encoder = task.encoder
+    probe = make_run(changed(run.data, tmp_path), "vit")
+    encoder = probe.features.encoder
     encoder.mean, encoder.std, encoder.interpolation = torch.tensor([0.1, 0.2, 0.3]), torch.ones(3), "bilinear"
-    loaded = load_model(save_model(SimpleNamespace(task=task, model=task.model), {}), CPU)
+    loaded = load_model(save_model(untrained(probe), {}), CPU)
     images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
-    assert torch.equal(loaded.module(images), task.full_model(images))
+    assert torch.equal(loaded.module(images), probe.assemble(probe.model)(images))
 
 
 def test_a_file_that_cannot_be_read_has_a_row_that_says_so(run, tmp_path):
@@ -124,10 +130,9 @@ def test_a_file_that_cannot_be_read_has_a_row_that_says_so(run, tmp_path):
 
 
 def test_the_range_of_grey_levels_goes_with_the_model(run, tmp_path):
-    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
-    train_part = dataclasses.replace(run.setup.train, levels={"I;16": (0, 4095), "F": (0.0, 1.0)})
-    task = CNNTask(dataclasses.replace(run.setup, config=config, train=train_part), "tuned")
-    model = load_model(save_model(SimpleNamespace(task=task, model=task.model), {}), CPU)
+    data = changed(run.data, tmp_path)
+    part = dataclasses.replace(data.train, levels={"I;16": (0, 4095), "F": (0.0, 1.0)})
+    model = load_model(save_model(untrained(cnn(dataclasses.replace(data, train=part))), {}), CPU)
     with Image.open(run.files[0]) as image:
         grey = image.convert("L")
     values, paths = (
@@ -201,32 +206,50 @@ def test_a_missing_file_and_somebody_elses_are_refused(tmp_path):
     with pytest.raises(Hw1Error, match="There is no model file"):
         load_model(tmp_path / "cnn.safetensors", CPU)
     other = tmp_path / "other.safetensors"
-    other.write_bytes(saved.save({"weight": torch.zeros(3)}))
+    other.write_bytes(save({"weight": torch.zeros(3)}))
     with pytest.raises(Hw1Error, match="no model of this project"):
         load_model(other, CPU)
 
 
 def test_a_file_from_a_newer_version_is_refused(run, tmp_path, monkeypatch):
-    config = dataclasses.replace(run.setup.config, output_dir=str(tmp_path))
-    task = CNNTask(dataclasses.replace(run.setup, config=config), "tuned")
     with monkeypatch.context() as patch:
         patch.setattr(saved, "FORMAT", saved.FORMAT + 1)
-        path = save_model(SimpleNamespace(task=task, model=task.model), {})
+        path = save_model(untrained(cnn(changed(run.data, tmp_path))), {})
     with pytest.raises(Hw1Error, match="newer version"):
         load_model(path, CPU)
 
 
+def write_old(path, info, tensors):
+    """As formats 1 and 2 were written."""
+    text = json.dumps(info)
+    digest = hashlib.sha256(f"{text} {sha256_tensors(tensors)}".encode()).hexdigest()
+    path.write_bytes(save(tensors, {"hw1": text, "sha256": digest}))
+
+
+def test_a_file_of_format_2_is_read_and_its_checksum_verified(run, tmp_path):
+    path, (info, tensors) = tmp_path / "old.safetensors", contents(run.cnn.path)
+    write_old(path, info | {"format": 2}, tensors)
+    old, new = (load_model(file, CPU).module.state_dict() for file in (path, run.cnn.path))
+    assert all(torch.equal(old[name], new[name]) for name in new)
+    path.write_bytes(flip(path.read_bytes(), -100))
+    with pytest.raises(Hw1Error, match="is damaged"):
+        load_model(path, CPU)
+
+
+def contents(path):
+    with safe_open(path, framework="pt") as f:
+        return json.loads(f.metadata()["hw1"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+
+
 def test_a_head_on_standardised_features_of_format_1_is_read_as_the_linear_layer_that_it_is(run, tmp_path):
-    with safe_open(run.vit_layers.path, framework="pt") as f:
-        info, tensors = json.loads(f.metadata()["hw1"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-    assert info["format"] == 2
+    info, tensors = contents(run.vit_blocks.path)
+    assert info["format"] == 3
     mean, deviation = torch.randn(tensors["head.weight"].shape[1]), torch.full((1,), 2.0)
     old = tensors | {"head.mean": mean, "head.std": deviation}
     old["head.weight"] = tensors["head.weight"] * deviation
     old["head.bias"] = tensors["head.bias"] + tensors["head.weight"] @ mean
-    text = json.dumps(info | {"format": 1})
     path = tmp_path / "old.safetensors"
-    path.write_bytes(saved.save(old, {"hw1": text, "sha256": saved._checksum(text, old)}))
+    write_old(path, info | {"format": 1}, old)
     for name, tensor in load_model(path, CPU).module.head.state_dict().items():
         torch.testing.assert_close(tensor, tensors[f"head.{name}"])
 
@@ -245,6 +268,6 @@ def test_a_full_disk_leaves_the_file_that_was_there(run, copy, monkeypatch):
     before = run.cnn.path.read_bytes()
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(Hw1Error, match="No space left on device"):
-        save_model(run.cnn.result.training, {})
+        save_model(run.cnn.result.trained, {})
     assert run.cnn.path.read_bytes() == before
-    assert sorted(path.stem for path in run.cnn.path.parent.iterdir()) == sorted(NAMES)
+    assert sorted(path.stem for path in run.cnn.path.parent.iterdir()) == sorted(MODELS)

@@ -1,21 +1,23 @@
-"""A finished file is complete; a damaged one is noticed; a disk that refuses costs a warning."""
+"""A finished file is complete; a damaged one is noticed; a disk that refuses leaves what was there."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
+from hw1_utils.errors import Hw1Error
 from hw1_utils.io.arrays import load_array
 from hw1_utils.io.files import (
     atomic,
     clear_partials,
     free_bytes,
-    load_tensors,
-    read_sealed,
-    save_tensors,
+    read_checked,
     sha256_file,
     sha256_tensors,
+    write_checked,
     write_json,
 )
 
@@ -85,43 +87,59 @@ def test_sha256_of_tensors_notices_every_difference(other):
     assert sha256_tensors(other) != sha256_tensors(TENSORS)
 
 
-def test_tensors_and_notes_come_back_as_they_were(tmp_path, capsys):
+NOTES = {"seconds": "1.5", "epoch": 3, "loss": 0.1 + 0.2, "rows": [{"имя": None, "ok": True}], "none": {}}
+
+
+@pytest.mark.parametrize("tensors", [TENSORS, None], ids=["tensors", "notes alone"])
+@pytest.mark.parametrize("notes", [NOTES, {"seconds": "1.5"}, None], ids=["of any kind", "text", "no notes"])
+def test_tensors_and_notes_come_back_as_they_were(tmp_path, capsys, tensors, notes):
     path = tmp_path / "cache" / "x.safetensors"
-    assert save_tensors(path, TENSORS, seconds="1.5") is True
-    tensors, notes = load_tensors(path)
-    assert notes["seconds"] == "1.5" and tensors.keys() == TENSORS.keys()
-    for name, tensor in TENSORS.items():
-        assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
+    write_checked(path, tensors, notes)
+    found, told = read_checked(path)
+    assert told == (notes or {}) and found.keys() == (tensors or {}).keys()
+    for name, tensor in found.items():
+        assert tensor.dtype == TENSORS[name].dtype and torch.equal(tensor, TENSORS[name])
     assert capsys.readouterr().out == "" and names(path.parent) == ["x.safetensors"]
 
 
+def test_feature_files_of_earlier_versions_are_still_read(tmp_path):
+    """Hours of encoder work lie in them."""
+    path, notes = tmp_path / "features-0.safetensors", {"seconds": "1.5", "machine": "this one"}
+    known = "d032c5635784ca85eff6f3bd793ccaef2f0d28da1305b8dd2eb30fb916b7f934"  # by the first version that wrote them
+    path.write_bytes(save(TENSORS, notes | {"sha256": known}))
+    assert read_checked(path)[1] == notes
+    write_checked(path, TENSORS, notes)
+    with safe_open(path, framework="pt") as f:
+        assert f.metadata() == notes | {"sha256": known}  # and those versions read what is written now
+
+
 def test_a_missing_file_is_nothing_to_talk_about(tmp_path, capsys):
-    assert load_tensors(tmp_path / "x.safetensors") is None
+    assert read_checked(tmp_path / "x.safetensors") is None
     assert capsys.readouterr().out == ""
 
 
 def test_every_changed_byte_and_every_truncation_is_noticed(tmp_path, capsys):
     path = tmp_path / "x.safetensors"
-    save_tensors(path, TENSORS, seconds="1.5")
+    write_checked(path, TENSORS, {"seconds": "1.5", "epoch": 3})
     good = path.read_bytes()
     damaged = [good[:i] + bytes([good[i] ^ bit]) + good[i + 1 :] for i in range(len(good)) for bit in (1, 32, 128)]
     damaged += [good[:i] for i in range(len(good))] + [good + b"\0"]
     for data in damaged:
         path.write_bytes(data)
-        assert load_tensors(path) is None
+        assert read_checked(path) is None
         assert capsys.readouterr().out == "The file x.safetensors is damaged: it is made anew.\n"
     path.write_bytes(good)
-    assert load_tensors(path) is not None
+    assert read_checked(path) is not None
 
 
 def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path, capsys, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    save_tensors(tmp_path / "x", TENSORS)
+    write_checked(tmp_path / "x", TENSORS)
     monkeypatch.setattr("hw1_utils.io.files.safe_open", refuse)  # root may open any file
     monkeypatch.setattr(Path, "open", refuse)
-    for load in (load_tensors, load_array, read_sealed):
+    for load in (read_checked, load_array):
         assert load(tmp_path / "x") is None
         assert capsys.readouterr().out == "The file x cannot be read (Permission denied): it is made anew.\n"
 
@@ -130,25 +148,26 @@ def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path, capsys, m
 def test_in_a_folder_that_cannot_be_is_nothing(tmp_path, capsys, folder):
     (tmp_path / "a file").touch()
     clear_partials((tmp_path / folder).rglob(".*.partial*"))
-    for load in (load_tensors, load_array, read_sealed):
+    for load in (read_checked, load_array):
         assert load(tmp_path / folder / "x") is None
     assert free_bytes(tmp_path / folder) > 0 and capsys.readouterr().out == ""
 
 
-def test_an_unwritable_place_costs_a_warning_only(tmp_path, capsys):
+def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    assert save_tensors(tmp_path / "cache" / "x.safetensors", TENSORS) is False
-    said = capsys.readouterr().out
-    assert said.startswith(f"Not cached, the run goes on. {tmp_path}/cache/x.safetensors cannot be written (")
-    assert said.count("\n") == 1
+    with pytest.raises(Hw1Error, match=f"^{tmp_path}/cache/x.safetensors cannot be written "):
+        write_checked(tmp_path / "cache" / "x.safetensors", TENSORS)
     assert names(tmp_path) == ["cache"]
 
 
-def test_a_full_disk_costs_a_warning_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
+    path = tmp_path / "x.safetensors"
+    write_checked(path, TENSORS)
+    before = path.read_bytes()
     monkeypatch.setattr("hw1_utils.io.files.os.fsync", full)
-    assert save_tensors(tmp_path / "x.safetensors", TENSORS) is False
-    assert "(No space left on device)" in capsys.readouterr().out
-    assert names(tmp_path) == []
+    with pytest.raises(Hw1Error, match=r"\(No space left on device\)"):
+        write_checked(path, {})
+    assert path.read_bytes() == before and names(tmp_path) == ["x.safetensors"]

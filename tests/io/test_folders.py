@@ -11,13 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hw1_utils import data
 from hw1_utils.config import make_config
-from hw1_utils.data import choose, load, load_test
 from hw1_utils.errors import Hw1Error
-from hw1_utils.experiment import prepare
-from hw1_utils.io import images
-from hw1_utils.io.folders import LAYOUT, check_folder, find_parts
+from hw1_utils.experiment import load, load_test
+from hw1_utils.io import images, pixels
+from hw1_utils.io.folders import LAYOUT, read_folder
+from hw1_utils.io.splits import choose
 
 
 def refusal(function, config) -> str:
@@ -26,8 +25,17 @@ def refusal(function, config) -> str:
     return str(caught.value)
 
 
+def read(config):
+    return read_folder(config.data_path, config.data_dir, config.seed)
+
+
 def chosen(config):
-    return choose(config, find_parts(config))
+    sizes = {name: getattr(config, name) for name in ("train_size", "val_size", "test_size")}
+    return choose(read(config), config.data_path.name, config.seed, **sizes)
+
+
+def images_of_test(config):
+    return load_test(load(config))
 
 
 def no_folder(root):
@@ -136,7 +144,7 @@ CATALOGUE = [
 def test_catalogue(make_smoke_config, toy_folder, monkeypatch, spoil, sentence):
     spoil(toy_folder)
     monkeypatch.setattr(Image, "open", None)  # it is found before a single image is opened
-    said = refusal(check_folder, make_smoke_config())
+    said = refusal(read, make_smoke_config())
     assert said in (sentence.format(root=toy_folder), sentence.format(root=toy_folder).replace("colour_0", "colour_1"))
 
 
@@ -284,7 +292,7 @@ LAYOUTS = {  # what is there -> what is said, one line after the other; catalogu
 @pytest.mark.parametrize(("folders", "said"), LAYOUTS.values(), ids=LAYOUTS)
 def test_usual_layouts_are_read_and_it_is_said_how(tmp_path, capsys, folders, said):
     lay(tmp_path, *folders)
-    check_folder(make_config("smoke", data_dir=str(tmp_path)))
+    read(make_config("smoke", data_dir=str(tmp_path)))
     lines = [line.format(root=tmp_path) for line in said]
     assert capsys.readouterr().out == "\n  ".join([f"{tmp_path}: {lines[0]}", *lines[1:]]) + "\n"
 
@@ -416,8 +424,16 @@ NOT_UNDERSTOOD = {
 @pytest.mark.parametrize(("folders", "sentence"), NOT_UNDERSTOOD.values(), ids=NOT_UNDERSTOOD)
 def test_what_is_not_understood_is_refused_with_what_was_found(tmp_path, folders, sentence):
     lay(tmp_path, *folders)
-    said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path)))
+    said = refusal(read, make_config("smoke", data_dir=str(tmp_path)))
     assert said == sentence.format(root=tmp_path, LAYOUT=LAYOUT)
+
+
+def test_every_class_folder_is_listed_once(make_smoke_config, toy_folder, monkeypatch):
+    """On a mounted drive each listing of many images takes seconds."""
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    read(make_smoke_config())
+    assert sorted(Counter(path for path in listed if "colour" in path).values()) == [1] * 6
 
 
 @pytest.mark.parametrize("place", ["", "cat", "dog/more"])
@@ -431,13 +447,13 @@ def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch, place):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path)))
+    said = refusal(read, make_config("smoke", data_dir=str(tmp_path)))
     assert said == f"{closed} cannot be read (Permission denied): mend that or move it away."
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "data.zip").touch()
-    said = refusal(check_folder, make_config("smoke", data_dir=str(tmp_path / "data.zip")))
+    said = refusal(read, make_config("smoke", data_dir=str(tmp_path / "data.zip")))
     assert said == f"{tmp_path}/data.zip is a file: give a folder, unpacked if this is an archive; {LAYOUT}."
 
 
@@ -449,28 +465,28 @@ def test_a_validation_part_of_ones_own_is_what_is_validated_on(make_smoke_config
         (toy_folder / path.replace(name, "train")).rename(toy_folder / path)
     for path in (toy_folder / name / "colour_0").iterdir():  # a class that is missing there moves no label
         path.unlink()
-    setup = prepare(make_smoke_config())
+    data = load(make_smoke_config())
     assert f"validated on {name}/ (20 images), tested on test/ (30 images)" in capsys.readouterr().out
-    assert set(setup.val.paths) == {path for path in series if "colour_0" not in path}
-    assert setup.val.counts() == {"colour_0": 0, "colour_1": 10, "colour_2": 10} and len(setup.train) == 90
-    for path, label in zip(setup.val.paths, setup.val.labels, strict=True):
-        assert path.split("/")[1] == setup.classes[label]
-    assert not (setup.config.results_path / "split.csv").exists()
+    assert set(data.val.paths) == {path for path in series if "colour_0" not in path}
+    assert data.val.counts() == {"colour_0": 0, "colour_1": 10, "colour_2": 10} and len(data.train) == 90
+    for path, label in zip(data.val.paths, data.val.labels, strict=True):
+        assert path.split("/")[1] == data.classes[label]
+    assert not (data.context.config.results_path / "split.csv").exists()
     fewer = chosen(make_smoke_config(train_size=30, val_size=6))
     assert [sorted(Counter(fewer[name].labels).values()) for name in ("train", "val")] == [[10, 10, 10], [3, 3]]
     assert len(chosen(make_smoke_config(val_size=500))["val"]) == 20
 
 
 def test_parts_of_any_name_in_any_wrapping_give_the_same_data(make_smoke_config, toy_folder, tmp_path):
-    plain = prepare(make_smoke_config())
+    plain = load(make_smoke_config())
     wrapped = tmp_path / "wrapped" / "archive" / "toy"
     for old, new in (("train", "Training Set"), ("test", "seg_test/seg_test")):
         shutil.copytree(toy_folder / old, wrapped / new)
     config = make_smoke_config(data_dir=str(tmp_path / "wrapped"), output_dir=str(tmp_path / "other"))
-    other = prepare(config)
+    other = load(config)
     assert (other.train.sha256, other.val.sha256) == (plain.train.sha256, plain.val.sha256)
     assert other.train.paths[0] == plain.train.paths[0].replace("train/", "archive/toy/Training Set/")
-    assert load_test(config).sha256 == load_test(make_smoke_config()).sha256
+    assert load_test(other).sha256 == load_test(plain).sha256
     assert not (config.results_path / "split.csv").exists()
 
 
@@ -481,40 +497,39 @@ def test_class_folders_alone_are_split_once_for_all_and_the_split_is_kept(make_s
         path.rename(target)
     for part in ("train", "test"):
         shutil.rmtree(toy_folder / part)
-    config = make_smoke_config()
-    setup = prepare(config)
-    test = load_test(config)
+    data = load(make_smoke_config())
+    test = load_test(data)
     assert f"{toy_folder} has no test/: 30 of its images are put aside for the test\n" in capsys.readouterr().out
-    assert [len(split) for split in (setup.train, setup.val, test)] == [108, 12, 30]
+    assert [len(split) for split in (data.train, data.val, test)] == [108, 12, 30]
     assert set(test.counts().values()) == {10}
-    paths = [*setup.train.paths, *setup.val.paths, *test.paths]
+    paths = [*data.train.paths, *data.val.paths, *test.paths]
     assert len(set(paths)) == 150
-    table = pd.read_csv(config.results_path / "split.csv")
+    table = pd.read_csv(data.context.config.results_path / "split.csv")
     assert table["path"].tolist() == paths and table["part"].value_counts()["test"] == 30
-    assert load_test(make_smoke_config()).paths == test.paths != load_test(make_smoke_config(seed=1)).paths
+    assert images_of_test(make_smoke_config()).paths == test.paths != images_of_test(make_smoke_config(seed=1)).paths
 
 
 def test_val_takes_the_place_of_a_missing_test(make_smoke_config, toy_folder, capsys):
-    before = load_test(make_smoke_config())
+    before = images_of_test(make_smoke_config())
     (toy_folder / "test").rename(toy_folder / "val")
-    setup = prepare(make_smoke_config())
-    test = load_test(make_smoke_config())
+    data = load(make_smoke_config())
+    test = load_test(data)
     assert f"{toy_folder} has no test/: val/ takes its place\n" in capsys.readouterr().out
-    assert torch.equal(test.images, before.images) and test.paths[0].startswith("val/")
-    assert (len(setup.train), len(setup.val)) == (108, 12)  # out of train/, as ever
-    assert not (setup.config.results_path / "split.csv").exists()
+    assert torch.equal(test.images.values, before.images.values) and test.paths[0].startswith("val/")
+    assert (len(data.train), len(data.val)) == (108, 12)  # out of train/, as ever
+    assert not (data.context.config.results_path / "split.csv").exists()
 
 
 def test_what_is_wrong_with_the_folder_is_what_a_run_says(make_smoke_config, toy_folder):
     one_class(toy_folder)
     config = dataclasses.replace(make_smoke_config(), profile="quick")  # smoke would mend its own folder
-    assert refusal(prepare, config) == refusal(check_folder, config)
+    assert refusal(load, config) == refusal(read, config)
 
 
 def test_a_link_to_a_folder_elsewhere_is_no_loop(make_smoke_config, toy_folder, tmp_path):
     (toy_folder / "train" / "colour_0").rename(tmp_path / "elsewhere")
     (toy_folder / "train" / "colour_0").symlink_to(tmp_path / "elsewhere")
-    check_folder(make_smoke_config())
+    read(make_smoke_config())
 
 
 def spoil_four_files(root):
@@ -531,7 +546,7 @@ def test_unreadable_files_of_all_parts_are_named_at_once(make_smoke_config, toy_
     (toy_folder / "train/colour_0/notes").touch()
     config = dataclasses.replace(make_smoke_config(), profile="quick")
     table = config.results_path / "unreadable.csv"
-    said = refusal(prepare, config)
+    said = refusal(load, config)
     assert said.startswith("6 files cannot be read as images: train/colour_0/notes (")
     assert said.endswith("or set skip_unreadable=True (the whole list: results/unreadable.csv).")
     bad = [f"test/colour_0/{name}" for name in ("00000.png", "00001.png", "00002.png", "00003.png", "notes")]
@@ -539,20 +554,20 @@ def test_unreadable_files_of_all_parts_are_named_at_once(make_smoke_config, toy_
     rows = pd.read_csv(table)
     assert rows["path"].tolist()[1:] == bad and rows["why"].tolist()[1:] == why
     with monkeypatch.context() as patch:
-        patch.setattr(data, "cached_array", lambda *args: pytest.fail("decoded once more"))
-        prepare(dataclasses.replace(config, skip_unreadable=True))
+        patch.setattr(pixels, "cached_array", lambda *args: pytest.fail("decoded once more"))
+        load(dataclasses.replace(config, skip_unreadable=True))
     assert "Left out, as they cannot be read as images: 6 files: train/colour_0/notes (" in capsys.readouterr().out
     assert pd.read_csv(table).equals(rows)
     for path in rows["path"]:
         (toy_folder / path).unlink()
-    prepare(config)
+    load(config)
     assert not table.exists()
 
 
 def test_of_many_unreadable_files_five_are_named(make_smoke_config, toy_folder):
     for i in range(7):
         (toy_folder / f"test/colour_0/0000{i}.png").write_bytes(b"")
-    sentence = refusal(load_test, make_smoke_config())
+    sentence = refusal(load, make_smoke_config())
     assert sentence.startswith("7 files cannot") and "00004.png (empty), …: remove" in sentence
     assert "00005" not in sentence
 
@@ -561,13 +576,13 @@ def test_unreadable_files_are_left_out_if_asked_and_named_all_the_same(make_smok
     spoil_four_files(toy_folder)
     config = make_smoke_config(skip_unreadable=True)
     for _ in range(2):  # every run names them
-        test = load_test(config)
+        test = images_of_test(config)
         assert len(test) == len(test.images) == len(test.paths) == 26
         assert test.counts() == {"colour_0": 6, "colour_1": 10, "colour_2": 10}
         assert not {"test/colour_0/00001.png", "test/colour_0/notes"} & set(test.paths)
         said = capsys.readouterr().out
-        assert said.startswith("Left out, as they cannot be read as images: 5 files: test/colour_0/00000.png (empty)")
-    assert "5 files cannot be read as images" in refusal(load_test, make_smoke_config())  # and without, it is an error
+        assert "\nLeft out, as they cannot be read as images: 5 files: test/colour_0/00000.png (empty)" in said
+    assert "5 files cannot be read as images" in refusal(load, make_smoke_config())  # and without, it is an error
 
 
 def test_a_file_that_can_be_read_again_is_not_remembered_as_damaged(make_smoke_config, toy_folder, monkeypatch):
@@ -576,22 +591,21 @@ def test_a_file_that_can_be_read_again_is_not_remembered_as_damaged(make_smoke_c
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "read_image", refused)
-        assert "00000.png (Permission denied)" in refusal(load_test, make_smoke_config())
-    assert len(load_test(make_smoke_config())) == 30
+        assert ".png (Permission denied)" in refusal(load, make_smoke_config())
+    assert len(images_of_test(make_smoke_config())) == 30
 
 
 def test_a_class_too_rare_for_validation_is_no_error(make_smoke_config, toy_folder):
     for path in list((toy_folder / "train" / "colour_2").iterdir())[3:]:
         path.unlink()
-    config = make_smoke_config()
-    splits = load(config, chosen(config))
-    assert [splits[name].counts()["colour_2"] for name in ("train", "val", "test")] == [3, 0, 10]
+    data = load(make_smoke_config())
+    assert [counts["colour_2"] for counts in (data.train.counts(), data.val.counts(), data.test_counts)] == [3, 0, 10]
 
 
 def test_a_class_of_unreadable_files_only_cannot_be_left_out(make_smoke_config, toy_folder):
     for path in (toy_folder / "test" / "colour_1").iterdir():
         path.write_bytes(b"")
-    sentence = refusal(load_test, make_smoke_config(skip_unreadable=True))
+    sentence = refusal(load, make_smoke_config(skip_unreadable=True))
     assert sentence == "No readable image is left in test for colour_1: add some."
 
 
@@ -600,7 +614,7 @@ def test_what_file_managers_leave_behind_is_no_data(make_smoke_config, toy_folde
         path = toy_folder / "test" / "colour_0" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"?")
-    assert len(load_test(make_smoke_config())) == 30
+    assert len(images_of_test(make_smoke_config())) == 30
 
 
 def test_class_and_file_names_may_be_long_and_in_any_script(make_smoke_config, toy_folder):
@@ -609,8 +623,7 @@ def test_class_and_file_names_may_be_long_and_in_any_script(make_smoke_config, t
         (toy_folder / part / "colour_1").rename(toy_folder / part / name)
         for path in (toy_folder / part / name).iterdir():
             path.rename(path.with_name("z" * 200 + "ё" + path.name))
-    config = make_smoke_config()
-    assert load(config, chosen(config))["train"].counts()[name] == 36
+    assert load(make_smoke_config()).train.counts()[name] == 36
 
 
 def test_too_few_images_for_the_split_is_said_before_one_is_opened(make_smoke_config, toy_folder, monkeypatch):
@@ -619,7 +632,7 @@ def test_too_few_images_for_the_split_is_said_before_one_is_opened(make_smoke_co
     for path in (toy_folder / "train" / "colour_1").glob("000[1-9]0.png"):
         path.unlink()
     monkeypatch.setattr(Image, "open", None)
-    sentence = refusal(prepare, make_smoke_config())
+    sentence = refusal(load, make_smoke_config())
     assert sentence == (
         "81 images in 3 classes cannot be split into 73 for training and 8 for validation (one image only: colour_1): "
         "add images or lower train_size and val_size."
@@ -628,10 +641,10 @@ def test_too_few_images_for_the_split_is_said_before_one_is_opened(make_smoke_co
 
 def test_a_test_size_below_the_number_of_classes(make_smoke_config, monkeypatch):
     monkeypatch.setattr(Image, "open", None)
-    sentence = refusal(prepare, make_smoke_config(test_size=2))
+    sentence = refusal(load, make_smoke_config(test_size=2))
     assert sentence == "test_size 2 is less than one image for each of 3 classes: raise it, or take None."
 
 
 def test_a_test_size_that_cannot_be_stratified_holds_every_class(make_smoke_config):
-    assert sorted(load_test(make_smoke_config(test_size=29)).counts().values()) == [9, 10, 10]
-    assert set(load_test(make_smoke_config(test_size=3)).counts().values()) == {1}
+    assert sorted(images_of_test(make_smoke_config(test_size=29)).counts().values()) == [9, 10, 10]
+    assert set(images_of_test(make_smoke_config(test_size=3)).counts().values()) == {1}

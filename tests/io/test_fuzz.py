@@ -3,19 +3,15 @@
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from conftest import SMALL
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hw1_utils import experiment, judging
 from hw1_utils.config import make_config
-from hw1_utils.data import load_test
 from hw1_utils.errors import Hw1Error
-from hw1_utils.experiment import CNNTask, prepare, train
-from hw1_utils.measure.profiling import Trace
+from hw1_utils.experiment import cnn, evaluate_on_test, load, load_test, train
 from hw1_utils.report import tables as report
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:Glyph")]  # no font has them all
@@ -40,7 +36,7 @@ FIELDS = {
     "val_size": SIZES,
     "test_size": SIZES,
     "cnn_batch_size": st.integers(0, 100),
-    "cnn_recipe": st.sampled_from(["tuned", "assignment", "short", "taught", ""]),
+    "cnn_recipe": st.sampled_from(["tuned", "assignment", "short", "distilled", ""]),
     "short_epochs": st.sampled_from([1, 0, None]),
     "precision": st.sampled_from(["auto", "fp32", "bf16", "fp8"]),
     "skip_unreadable": st.sampled_from([True, False, 1]),
@@ -97,9 +93,10 @@ def build(root: Path, files: list[tuple[str, str, object]]) -> None:
 
 def run(config) -> None:
     """The CNN's part of the story, to the last table."""
-    training = train(CNNTask(prepare(config), config.cnn_recipe))
-    test = load_test(config)
-    report.write_model(judging.judge(training, test), test)
+    data = load(config)
+    trained = train(cnn(data, config.cnn_recipe))
+    test = load_test(data)
+    report.write_model(evaluate_on_test(trained, test), test)
 
 
 EXAMPLES = {  # the same ones every time: a failure is to be seen by everybody
@@ -110,11 +107,8 @@ EXAMPLES = {  # the same ones every time: a failure is to be seen by everybody
 
 
 @pytest.fixture
-def attempt(tmp_path, monkeypatch, capsys):
+def attempt(tmp_path, capsys):
     """`attempt(files, overrides)`: the run in a folder of its own; what it refuses to do, or None."""
-    no_trace = Trace(tmp_path, 1, pd.DataFrame({"operator": ["x"], "calls": [1], "self_ms": [1.0], "share": [1.0]}), 1)
-    monkeypatch.setattr(experiment, "trace_training", lambda task: no_trace)  # seconds each, and fuzzed by nothing here
-    monkeypatch.setattr(experiment, "measure_costs", lambda task: {})
     places = {
         "data_dir": str(tmp_path / "data"),
         "output_dir": str(tmp_path / "out"),

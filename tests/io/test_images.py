@@ -12,6 +12,7 @@ from PIL import EpsImagePlugin, Image, PngImagePlugin
 from sklearn.datasets import load_sample_image
 
 from hw1_utils.io import images as module
+from hw1_utils.io import progress
 from hw1_utils.io.images import decode, measure_levels, measure_sizes, read_image
 
 CONVERT = "{}, which is not read here: convert it to PNG or JPEG"
@@ -367,7 +368,8 @@ def test_decode_keeps_the_order_and_says_what_is_wrong_with_the_rest(tmp_path, m
 
 
 def test_long_decoding_tells_rate_and_remaining_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PROGRESS_S", 0)
+    monkeypatch.setattr(progress, "LOG_S", 0)
     lines = []
     decode([save(tmp_path / "x.png", left_and_right())] * 3, 32, say=lines.append)
-    assert len(lines) == 3 and lines[-1].startswith("  decoded 3 of 3 (") and lines[-1].endswith(" images/s, 0 s left)")
+    assert len(lines) == 3 and "decoding: 2 of 3 images, " in lines[1] and " images/s, 0 s left" in lines[1]
+    assert lines[2].startswith("  decoding: 3 images in 0 s, ")

@@ -1,6 +1,7 @@
 """TensorBoard logs, read back with TensorBoard's own reader and served by a real server."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from hw1_utils.errors import Hw1Error
 from hw1_utils.io import tracking
 from hw1_utils.io.tracking import Tracker
 
@@ -135,7 +137,7 @@ def test_a_training_that_is_stopped_in_its_first_epoch_takes_nothing_away_that_i
     (before,) = (file.name for file in (logs / "val").iterdir())
     for _ in range(2):
         Tracker(logs).start_at(1)
-        tracking.clear_emptied(logs.parent.parent)
+        tracking.clear_emptied(logs.parent.parent, 0)
         assert [(file.name, file.stat().st_size) for file in (logs / "val").iterdir()] == [(before, 0)]
     log(logs, [1], start=1)
     assert max(file.name for file in (logs / "val").iterdir()) > before
@@ -154,9 +156,139 @@ def test_a_training_behind_one_of_which_nothing_is_left_has_names_of_its_own(log
 def test_what_a_short_training_has_emptied_goes_before_the_next_run(logs):
     for shift in (0.0, 10.0):
         log(logs, [1], start=1, shift=shift)
+    tracking.clear_emptied(logs.parent.parent)  # a TensorBoard may not have passed them yet
     assert len(list((logs / "val").iterdir())) == 2
-    tracking.clear_emptied(logs.parent.parent)
+    tracking.clear_emptied(logs.parent.parent, 0)
     assert len(list((logs / "val").iterdir())) == 1 and points(logs / "val", "loss") == [(1, 13.0)]
+
+
+# ---- what is joined when a training has ended
+
+
+def finish(logs, epochs):
+    """A training of so many epochs, restored if there was one, to its end."""
+    tracker = Tracker(logs)
+    tracker.start_at(epochs + 1)
+    tracker.finish()
+
+
+def sizes(folder):
+    return [file.stat().st_size for file in sorted(folder.iterdir())]
+
+
+def everything(folder):
+    """All that a reader finds, points and histograms, but for the times."""
+    events = read(folder)
+    found = {tag: points(folder, tag) for tag in events.Tags()["scalars"]}
+    for tag in events.Tags()["histograms"]:
+        found[tag] = [(event.step, str(event.histogram_value)) for event in events.Histograms(tag)]
+    return found
+
+
+@pytest.fixture
+def joined(logs):
+    """Three epochs in one file a part; `joined` is what a reader found before."""
+    log(logs, [1, 2, 3], start=1, frozen=network())
+    before = {part: everything(logs / part) for part in ("train", "val")}
+    finish(logs, 3)
+    return before
+
+
+def test_a_finished_training_is_one_file_a_part_with_all_that_was_in_many(logs, joined):
+    for part, files in (("train", 4), ("val", 3)):
+        assert everything(logs / part) == joined[part]
+        assert len(sizes(logs / part)) == files + 1 and sizes(logs / part)[:-1] == [0] * files
+    tracking.clear_emptied(logs.parent.parent, 0)
+    for part in ("train", "val"):
+        assert len(sizes(logs / part)) == 1 and everything(logs / part) == joined[part]
+    before = sizes(logs / "train")
+    finish(logs, 3)
+    assert sizes(logs / "train") == before
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: nothing of the code handles it, and nothing is tidied up that would not be then."""
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_a_kill_between_two_steps_of_joining_leaves_every_point_once(logs, monkeypatch, step):
+    """Steps are the two joined files, moved into place, and the emptying of each file that is in them."""
+    log(logs, [1, 2, 3], start=1)
+    before = {part: everything(logs / part) for part in ("train", "val")}
+    real = {name: getattr(os, name) for name in ("replace", "truncate")}
+    left = step
+
+    def kill(name):
+        def do(*args):
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            real[name](*args)
+
+        return do
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        for name in real:
+            patch.setattr(os, name, kill(name))
+        finish(logs, 3)
+    assert {part: everything(logs / part) for part in before} == before
+    log(logs, [4], start=4)  # more epochs, before it has been joined
+    finish(logs, 4)
+    tracking.clear_emptied(logs.parent.parent, 0)
+    for part in before:
+        assert len(sizes(logs / part)) == 1
+        assert [step for step, _ in points(logs / part, "loss")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tidied", [True, False])
+def test_a_joined_training_goes_on_with_more_epochs_and_is_joined_again(logs, joined, tidied):
+    if tidied:
+        tracking.clear_emptied(logs.parent.parent, 0)
+    log(logs, [4, 5], start=4)
+    assert points(logs / "val", "loss") == [(epoch, pytest.approx(3 / epoch)) for epoch in range(1, 6)]
+    finish(logs, 5)
+    tracking.clear_emptied(logs.parent.parent, 0)
+    assert len(sizes(logs / "val")) == 1
+    assert points(logs / "val", "loss") == [(epoch, pytest.approx(3 / epoch)) for epoch in range(1, 6)]
+    assert [event.step for event in read(logs / "train").Histograms("frozen/0.weight")] == [0]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_start_at_forgets_what_is_in_a_joined_file_from_there_on(logs, joined, monkeypatch, killed):
+    if killed:  # between the part that is kept and the whole that goes
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(tracking, "_empty", lambda file: (_ for _ in ()).throw(Killed))
+            Tracker(logs).start_at(2)
+    Tracker(logs).start_at(2)
+    assert [step for step, _ in points(logs / "train", "loss")] == [1]
+    assert [event.step for event in read(logs / "train").Histograms("frozen/0.weight")] == [0]
+    log(logs, [2, 3, 4], start=2, shift=10.0)
+    finish(logs, 4)
+    tracking.clear_emptied(logs.parent.parent, 0)
+    assert len(sizes(logs / "val")) == 1
+    wanted = [(epoch, pytest.approx(row(epoch, 10.0 * (epoch >= 2))["val_loss"])) for epoch in (1, 2, 3, 4)]
+    assert points(logs / "val", "loss") == wanted
+
+
+def test_a_fresh_training_behind_a_joined_one_is_alone(logs, joined):
+    log(logs, [1], start=1, shift=10.0)
+    assert points(logs / "val", "loss") == [(1, 13.0)]
+
+
+def test_a_disk_that_is_full_when_files_are_joined_leaves_them(logs, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    log(logs, [1, 2], start=1)
+    before = everything(logs / "train")
+    with monkeypatch.context() as patch, pytest.raises(Hw1Error, match="No space left on device"):
+        patch.setattr("hw1_utils.io.files.os.fsync", full)
+        finish(logs, 2)
+    assert everything(logs / "train") == before and len(sizes(logs / "train")) == 2
+
+
+# ---- readers
 
 
 def test_no_host_name_in_file_names_or_bytes(logs, monkeypatch):
@@ -197,7 +329,7 @@ def server(request, logs):
 
 @pytest.mark.parametrize("server", ["true", "false"], indirect=True, ids=["its fast loader", "its Python loader"])
 def test_a_running_tensorboard_shows_the_last_training_alone(server, logs, monkeypatch):
-    """An interrupted and continued one as one curve, a second one without what the first left behind."""
+    """An interrupted and continued one as one curve, joined or not; a second one without what the first left behind."""
 
     def shows(expected):
         deadline = time.monotonic() + 60
@@ -210,6 +342,11 @@ def test_a_running_tensorboard_shows_the_last_training_alone(server, logs, monke
     log(logs, range(9, 13), start=9)
     assert shows(curve) is True
     monkeypatch.setattr(tracking, "READER_S", 2)
+    finish(logs, 12)
+    time.sleep(2.5)
+    log(logs, [13], start=13)
+    assert len(list((logs / "val").iterdir())) == 2 and shows([*curve, (13, 3 / 13)]) is True
+    finish(logs, 13)
     tracker = Tracker(logs)
     tracker.start_at(1)
     time.sleep(2.5)  # an epoch that takes longer than TensorBoard stays away

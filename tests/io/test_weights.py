@@ -9,6 +9,7 @@ import socket
 import sys
 import tarfile
 import threading
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -20,10 +21,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from hw1_utils.config import make_config
+from hw1_utils.device import Precision
 from hw1_utils.errors import Hw1Error
 from hw1_utils.io import weights as module
 from hw1_utils.io.files import sha256_file
-from hw1_utils.io.weights import STAND_IN
+from hw1_utils.io.weight_files import STAND_IN, encoder_named_by, file_for
 from hw1_utils.models import load_encoder, load_encoders, sketch_encoders
 
 CPU = torch.device("cpu")
@@ -64,10 +66,10 @@ def assert_holds(encoder, file) -> None:
     assert all(torch.equal(state[name], tensors[name]) for name in state)
 
 
-def place(config) -> list[str | None]:
+def files_of(encoders: str, place) -> list[str]:
     """The file that each encoder takes."""
-    files = [config.for_encoder(name).weights for name in config.encoders]
-    return [file and os.path.relpath(file, config.weights_path) for file in files]
+    names = make_config("quick", encoder=encoders, weights=str(place)).encoders
+    return [os.path.relpath(file_for(name, place, alone=len(names) == 1)[0], place) for name in names]
 
 
 # ---- which file is whose
@@ -76,8 +78,7 @@ def place(config) -> list[str | None]:
 def test_of_a_folder_each_encoder_takes_the_file_named_after_it(tmp_path):
     for name in ("test_vit2.pth", f"{TINY}.safetensors", f"{TINY}.bin", "notes.txt"):
         (tmp_path / name).touch()
-    config = make_config("quick", encoder=f"{TINY}, test_vit2", weights=str(tmp_path))
-    assert place(config) == [f"{TINY}.safetensors", "test_vit2.pth"]
+    assert files_of(f"{TINY}, test_vit2", tmp_path) == [f"{TINY}.safetensors", "test_vit2.pth"]
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".PTH"])
@@ -86,14 +87,14 @@ def test_a_file_is_recognised_the_same_by_itself_and_in_a_folder(tmp_path, stem,
     file = tmp_path / f"{stem}{suffix}"
     file.touch()
     for named in (file, tmp_path):
-        config = make_config("quick", weights=str(named))
-        assert config.encoder == "resnet18" and config.for_encoder("resnet18").weights == str(file)
+        assert make_config("quick", weights=str(named)).encoder == encoder_named_by(named) == "resnet18"
+        assert file_for("resnet18", named) == (file, "resnet18")
 
 
 def test_of_a_trainers_folder_the_model_is_taken(tmp_path):
     for name in ("model.safetensors", "optimizer.pt", "training_args.bin", "rng_state.pth"):
         (tmp_path / name).touch()
-    assert place(make_config("quick", weights=str(tmp_path))) == ["model.safetensors"]
+    assert files_of("", tmp_path) == ["model.safetensors"]
 
 
 NO_TAG = {"architecture": TINY, "pretrained_cfg": None}
@@ -107,24 +108,21 @@ def test_a_folder_of_the_hub_is_known_by_its_config_or_its_name(tmp_path, name, 
     (folder / name).touch()
     (folder / "config.json").write_text(json.dumps(about or {"model_type": "resnet"}))
     for named in (folder / name, folder, tmp_path):
-        config = make_config("quick", weights=str(named))
-        assert config.encoder == ("resnet18" if not about else TINY if about is NO_TAG else f"{TINY}.r160_in1k")
-        assert config.for_encoder(config.encoder).weights == str(folder / name)
+        encoder = encoder_named_by(named)
+        assert encoder == ("resnet18" if not about else TINY if about is NO_TAG else f"{TINY}.r160_in1k")
+        assert file_for(encoder, named) == (folder / name, encoder)
 
 
 def test_a_tag_in_the_name_of_a_file_is_the_encoders(tmp_path):
     """Weights of one architecture differ in their preprocessing."""
-    file = tmp_path / "tf_efficientnet_b0.ap_in1k.safetensors"
+    name = "tf_efficientnet_b0"
+    file = tmp_path / f"{name}.ap_in1k.safetensors"
     file.touch()
-    assert make_config("quick", weights=str(file)).encoder == "tf_efficientnet_b0.ap_in1k"
+    assert make_config("quick", weights=str(file)).encoder == f"{name}.ap_in1k"
     for named in (file, tmp_path):
-        config = make_config("quick", weights=str(named), encoder="tf_efficientnet_b0").for_encoder(
-            "tf_efficientnet_b0"
-        )
-        assert (config.weights, config.encoder) == (str(file), "tf_efficientnet_b0.ap_in1k")
-    (tmp_path / "tf_efficientnet_b0.aa_in1k.pth").touch()
-    both = make_config("quick", weights=str(tmp_path), encoder="tf_efficientnet_b0.aa_in1k,tf_efficientnet_b0.ap_in1k")
-    assert place(both) == ["tf_efficientnet_b0.aa_in1k.pth", file.name]
+        assert file_for(name, named) == (file, f"{name}.ap_in1k")
+    (tmp_path / f"{name}.aa_in1k.pth").touch()
+    assert files_of(f"{name}.aa_in1k,{name}.ap_in1k", tmp_path) == [f"{name}.aa_in1k.pth", file.name]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +162,9 @@ def test_among_several_a_file_belongs_to_the_encoder_of_its_name(tmp_path):
     file.touch()
     with pytest.raises(Hw1Error, match="named after test_vit, but the encoder asked for is resnet18,test_vit2"):
         make_config("quick", encoder="resnet18,test_vit2", weights=str(file))
-    config = make_config("quick", encoder=f"{TINY},{STAND_IN}", weights=str(file))
-    assert [config.for_encoder(name).weights for name in config.encoders] == [str(file), None]  # it has a package
+    make_config("quick", encoder=f"{TINY},{STAND_IN}", weights=str(file))
+    assert file_for(TINY, file, alone=False) == (file, TINY)
+    assert file_for(STAND_IN, file, alone=False) == (None, STAND_IN)  # it has a package
 
 
 # ---- several encoders
@@ -173,7 +172,7 @@ def test_among_several_a_file_belongs_to_the_encoder_of_its_name(tmp_path):
 
 def test_several_encoders_have_folders_and_ranks_of_their_own():
     config = make_config("quick", encoder=f"resnet18,{TINY},test_vit2,resnet18", weights="random")
-    encoders = load_encoders(config, CPU, torch.float32)
+    encoders = load_encoders(SimpleNamespace(config=config, device=CPU, precision=Precision("fp32")))
     assert [(e.name, e.folder, e.rank) for e in encoders] == [
         ("resnet18", "resnet18", 0),
         (TINY, "vit", 1),

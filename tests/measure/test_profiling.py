@@ -3,6 +3,7 @@
 import copy
 import gzip
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -157,3 +158,20 @@ def test_peak_memory_grows_with_what_the_work_allocates():
         pytest.skip("resident memory cannot be read on this system")
     assert 0 < before <= little
     assert 300 < much - little < 500
+
+
+SCRIPT = """
+import hw1_utils as hw1
+print("started")
+run = hw1.cnn(hw1.load(hw1.make_config("smoke", data_dir={data!r}, output_dir={out!r}, device="cpu", profile_steps=2)))
+print("peak", hw1.measure_costs(run).columns["peak_memory_mb"])
+"""
+
+
+def test_a_script_is_not_run_again_by_the_process_whose_memory_is_measured(tmp_path, toy_folder):
+    """As multiprocessing would, unless its author has thought of `if __name__ == "__main__"`."""
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(data=str(toy_folder), out=str(tmp_path / "out")))
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.count("started") == 1 and float(done.stdout.split("peak ")[1]) > 0

@@ -21,10 +21,10 @@ NUMBER = r"([\d,]+(?:\.\d+)?(?:e-\d+)?)"
 
 
 def row(name, recipe, encoder="", epochs=80, **measured):
-    model = f"linear probe on {encoder} [{'0' * 12}]" if encoder else f"CNN, {recipe} recipe"
+    model = f"probe, class token ({encoder})" if encoder else f"CNN, {recipe} recipe"
     fixed = {"epochs_to_converge": 1, "seconds_to_converge": 3.0, "val_accuracy": 0.7, "train_accuracy": 0.9}
     fixed |= {"val_score": 0.7, "generalisation_gap": 0.1, "train_images": 4500, "val_images": 500, "seed": 0}
-    fixed |= {"device": "CPU", "precision": "fp32", "torch": "2", "timm": "1"}
+    fixed |= {"device": "CPU", "precision": "fp32", "torch": "2", "timm": "1", "weights_sha256": "ab12" * 16}
     return {"model": model, "name": name, "recipe": recipe, "encoder": encoder, "epochs": epochs} | fixed | measured
 
 
@@ -35,7 +35,7 @@ def cost(quality, **measured):
 
 
 def tables(labels, models, costs=None, leading="accuracy"):
-    """`models`: (row, bool N) each. The tables that `conclusion` is given."""
+    """`models`: (row, bool N) each. The table of models and the outcomes that `conclusion` is given."""
     qualities, right = [], {"label": labels}
     for shown, correct in models:
         predictions = np.where(correct, labels, (labels + 1) % (labels.max() + 1))
@@ -46,7 +46,7 @@ def tables(labels, models, costs=None, leading="accuracy"):
         qualities.append(shown | quality | {"leading": leading, "test_images": len(labels)})
         right[shown["name"]] = correct
     prices = [cost(shown, **(costs or {}).get(shown["name"], {})) for shown, _ in models]
-    return pd.DataFrame(qualities), pd.DataFrame(prices), pd.DataFrame(right)
+    return pd.DataFrame(qualities).merge(pd.DataFrame(prices)), pd.DataFrame(right)
 
 
 def said(cnn_right, probe_right, costs=None, labels=None, leading="accuracy", more=(), cnn=None):
@@ -128,16 +128,15 @@ def test_models_that_guess_are_said_to(leading):
 
 def test_tables_that_were_read_from_their_files_say_the_same(tmp_path):
     models = [(row("cnn", "tuned"), first(150)), (row("vit", "cls, AdamW", "test_vit"), first(180))]
-    *written, right = tables(np.arange(200) % 10, models)
-    read = []
-    for i, table in enumerate(written):
-        table.to_csv(tmp_path / f"{i}.csv", index=False)
-        read.append(pd.read_csv(tmp_path / f"{i}.csv", dtype={"torch": str, "timm": str}))
-    assert conclusion(*read, right, {}) == conclusion(*written, right, {})
+    written, right = tables(np.arange(200) % 10, models)
+    written.to_csv(tmp_path / "table.csv", index=False)
+    read = pd.read_csv(tmp_path / "table.csv", dtype={"torch": str, "timm": str})
+    assert conclusion(read, right, {}) == conclusion(written, right, {})
 
 
-def test_the_teacher_is_compared_with_the_same_training_or_not_credited():
-    taught = (row("cnn_taught", "taught"), first(187))
+@pytest.mark.parametrize("recipe", ["distilled", "taught"])  # the latter in older results
+def test_the_teacher_is_compared_with_the_same_training_or_not_credited(recipe):
+    taught = (row(f"cnn_{recipe}", recipe), first(187))
     short, tuned = (row("cnn_short", "short", epochs=12), first(170)), row("cnn", "tuned")
     text = said(first(185), first(150), cnn=tuned, more=[short, taught])
     assert "(95 % interval" in text.split("has taught")[1] and "being ahead of CNN, tuned recipe" in text
@@ -203,15 +202,15 @@ def test_the_written_conclusion_holds_every_part_and_says_the_measure(tmp_path):
 def test_errata_say_the_runs_own_numbers():
     labels = np.arange(200) % 10
     models = [(row("cnn", "tuned"), first(150)), (row("vit", "cls, AdamW", "test_vit"), first(180))]
-    quality, costs, _ = tables(labels, models, {"vit": {"macs": 1.2e9, "operator_calls_per_step": 1900.0}})
+    table, _ = tables(labels, models, {"vit": {"macs": 1.2e9, "operator_calls_per_step": 1900.0}})
     sizes = pd.DataFrame({"input_size": [96, 224], "val_score": [0.58, 0.884], "train_images": 5000})
     other = pd.DataFrame([{"model": "other", "input_size": 518, "val_score": 0.1, "train_images": 5000}])
     sizes = pd.concat([sizes.assign(model="first"), other]).assign(leading="accuracy")  # another encoder's own story
-    text = errata(quality, costs, sizes)
+    text = errata(table, sizes)
     assert "1.9 times the CNN's 1,000" in text and "120 times the CNN's 10.0 M" in text
     assert "with 200 test images" in text and f"{metrics.wilson(136, 200)[0]:.1%}" in text
     assert "58.0% at 96 pixels and 88.4% at 224 pixels (accuracy on validation)" in text
-    assert "3." not in errata(quality, costs, sizes[sizes["input_size"] == 224])
+    assert "3." not in errata(table, sizes[sizes["input_size"] == 224])
 
 
 # ---- names are no markup
@@ -276,7 +275,7 @@ def runs(draw):
     if headline == "tuned" and draw(st.booleans()):
         shown.append(row("cnn_short", "short", epochs=12))
     if draw(st.booleans()):
-        shown.append(row("cnn_taught", "taught"))
+        shown.append(row("cnn_distilled", "distilled"))
     scores = draw(st.lists(st.sampled_from([0.5, 0.7]), min_size=1, max_size=3))
     shown += [row(f"vit{i}", "cls, AdamW", f"encoder_{i}", 30, val_score=score) for i, score in enumerate(scores)]
     rate = st.sampled_from([0.0, 0.01, 1 / classes, 0.5, 0.51, 0.9, 0.999, 1.0])
@@ -318,7 +317,7 @@ def check_ratio(words, a, b):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(runs())
 def test_every_sentence_is_true_of_its_table(run):
-    quality, costs, right, _ = run
+    quality, right, _ = run
     text = conclusion(*run)
     assert not re.search(
         r"\bnan\b|\binf\b|None|-0\.0+\b|  |\.\.|\b1 (?:are|epochs)\b|, ,|(?<![\d.,])(?:0|1|1\.0) times", text
@@ -326,7 +325,7 @@ def test_every_sentence_is_true_of_its_table(run):
     assert all(line == "" or line[0] in "*OT" for line in text.splitlines())
     cnn = quality.iloc[0]
     probe = quality[quality["encoder"] != ""].sort_values("val_score", ascending=False, kind="stable").iloc[0]
-    price = costs.set_index("name")
+    price = quality.set_index("name")
     mine, other = price.loc[probe["name"]], price.loc[cnn["name"]]
 
     # Performance: numbers, verdict, and the verdict once more in the conclusion.
@@ -415,7 +414,7 @@ def test_every_sentence_is_true_of_its_table(run):
         assert names[advice[1]]["inference_images_per_second"] < names[advice[2]]["inference_images_per_second"]
 
     # The teacher.
-    taught = quality[quality["recipe"] == "taught"]
+    taught = quality[quality["recipe"] == "distilled"]
     assert ("has taught" in text) == bool(len(taught))
     if len(taught):
         alike = cnn["recipe"] in ("tuned", "short") and cnn["epochs"] == taught["epochs"].iloc[0]

@@ -32,6 +32,25 @@ def page(results: Path) -> BeautifulSoup:
     return BeautifulSoup(target.read_text(encoding="utf-8"), "html.parser")
 
 
+NEWER = {  # what the committed run calls its models -> what runs call them since: folder and title
+    "cnn_taught": ("cnn_distilled", "CNN, distilled recipe"),
+    "vit": ("vit", "probe, class token (DeiT-Tiny)"),
+    "vit_layers": ("vit_blocks", "probe, 4 blocks (DeiT-Tiny)"),
+}
+
+
+def renamed(results: Path) -> Path:
+    """The same results, with the folders and titles that runs have since."""
+    titles = pd.read_csv(results / QUALITY).set_index("name")["model"]
+    for old, (name, title) in NEWER.items():
+        (results / old).rename(results / name)
+        for path in results.glob("*.csv"):
+            table = pd.read_csv(path).replace({"model": {titles[old]: title}, "name": {old: name}})
+            heads = {head: head.replace(f"({titles[old]})", f"({title})") for head in table}  # of differences.csv
+            table.rename(columns=heads).to_csv(path, index=False)
+    return results
+
+
 def change(path: Path, **columns: object) -> None:
     """Rewrite a CSV with these columns set."""
     pd.read_csv(path).assign(**columns).to_csv(path, index=False)
@@ -64,6 +83,20 @@ def test_every_rows_figures_stand_in_the_answer(results):
         assert f"{row['macs'] / 1e6:,.1f} M" in text and f"{row['total_training_seconds']:,.0f} s" in text
         assert f"{row['inference_images_per_second']:,.0f} images/s" in text
         assert len(shown.select("td[data-label]")) == len(table.select("thead th")) - 1
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_each_model_has_its_colour_and_each_encoder_is_named_once_below_the_answer(results, newer):
+    soup = page(renamed(results) if newer else results)
+    shades = [dot["style"] for dot in soup.select("table.answer .dot")]
+    assert len(set(shades)) == len(shades) == 6 and len(soup.find_all("img")) == len(list(results.rglob("*.png")))
+    notes = [" ".join(note.get_text().split()) for note in soup.select("header p.note")]
+    (told,) = [note for note in notes if note.startswith("Encoder of ")]
+    titles = pd.read_csv(results / QUALITY)["model"].tolist()[4:]
+    weights = "timm's deit_tiny_patch16_224, file deit_tiny_patch16_224.safetensors, SHA-256 50130a98d970…"
+    assert told == f"Encoder of {titles[0]} and of {titles[1]}: {weights}"
+    heads = [head.get_text() for head in soup.select("#differences table thead th")]
+    assert titles[0] in heads and ("probe, class token (DeiT-Tiny)" in heads) == newer
 
 
 def test_the_headline_says_which_by_how_much_and_at_what_cost(results):

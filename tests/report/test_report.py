@@ -15,64 +15,70 @@ from PIL import Image
 from hw1_utils import metrics
 from hw1_utils.config import ROOT
 from hw1_utils.data import Split
-from hw1_utils.device import Precision
-from hw1_utils.judging import Result
-from hw1_utils.measure.environment import environment
-from hw1_utils.report import charts, figures
-from hw1_utils.report import tables as report
+from hw1_utils.device import Precision, environment
+from hw1_utils.experiment import Result
+from hw1_utils.io.arrays import Rows
+from hw1_utils.measure.costs import Costs
+from hw1_utils.report import figures, tables
 from hw1_utils.report.conclusion import conclusion
 from hw1_utils.report.words import literal, sentence
-from hw1_utils.training import Evaluation
+from hw1_utils.training import Predictions
 
 CLASSES = ["cat", "dog", "owl"]
 SHA = "0123456789abcdef" * 4
 CNN = {"recipe": "tuned", "encoder": "", "weights": "from scratch", "weights_sha256": ""}
 PROBE = {"recipe": "cls, AdamW", "encoder": "test_vit", "weights": "random weights", "weights_sha256": SHA}
 COSTS = {"extraction_seconds": 9.0, "total_training_seconds": 15.0, "inference_images_per_second": 50.0}
-ONE_COST = {"teacher_seconds": 0.0, "parameters": 10, "macs": 1e6, "macs_thop": 1e6, "operator_calls_per_step": 100.0}
+SECONDS = ("extraction_seconds", "total_training_seconds")
+ONE_COST = {"parameters": 10, "macs": 1e6, "macs_thop": 1e6, "operator_calls_per_step": 100.0}
 
 
-def evaluation(right):
+def predictions(right):
     """`right`: bool N. A wrong prediction is the class after the true one."""
     labels = torch.arange(len(right)) % 3
     predicted = torch.where(torch.tensor(right), labels, (labels + 1) % 3)
     probabilities = torch.full((len(right), 3), 0.1).scatter(1, predicted[:, None], 0.8)
-    return Evaluation(0.5, float(np.mean(right)), probabilities, labels)
+    return Predictions(0.5, float(np.mean(right)), probabilities, labels)
 
 
 def make_result(config, name, title, details, right, counts=(9, 9, 9), rank=0, **costs):
+    """A Result, and what `tables.compare` wants beside it: the run's Costs."""
     train = SimpleNamespace(counts=lambda: dict(zip(CLASSES, counts, strict=True)))
-    setup = SimpleNamespace(
+    context = SimpleNamespace(
         config=config,
-        train=train,
-        classes=CLASSES,
         precision=Precision("fp32"),
         environment=environment(torch.device("cpu"), Precision("fp32")),
     )
-    results = config.results_path / name
-    kind = "probe" if details["encoder"] else "cnn"
-    shown = {"name": name, "title": title, "details": details, "kind": kind, "rank": rank}
-    task = SimpleNamespace(setup=setup, results=results, variant="cls" if kind == "probe" else "tuned", **shown)
+    run = SimpleNamespace(
+        name=name,
+        title=title,
+        details=details,
+        data=SimpleNamespace(train=train, classes=CLASSES, leading=metrics.leading(counts)),
+        context=context,
+        results=config.results_path / name,
+        features=SimpleNamespace(encoder=SimpleNamespace(rank=rank)) if details["encoder"] else None,
+        seed=0,
+    )
     columns = {"train_loss": [2.0, 1.0], "train_accuracy": [0.4, 0.6], "val_loss": [1.5, 1.2], "lr": [0.1, 0.0]}
     history = pd.DataFrame({"epoch": [1, 2], "val_accuracy": [0.5, 0.7], **columns, "seconds": 3.0})
     history["elapsed_seconds"] = [3.0, 6.0]
-    operators = pd.DataFrame({"operator": ["aten::mm", "aten::add"], "calls": 1, "self_ms": 1.0, "share": [0.75, 0.25]})
-    training = SimpleNamespace(
-        task=task,
+    trained = SimpleNamespace(
+        run=run,
         history=history,
-        operators=operators,
-        costs=ONE_COST | costs,
         val_score=0.5,
-        evaluations={"train": evaluation([True] * 9 + [False]), "val": evaluation([True, False])},
+        train=predictions([True] * 9 + [False]),
+        val=predictions([True, False]),
+        seconds={name: costs.pop(name) for name in SECONDS if name in costs} | {"teacher_seconds": 0.0},
     )
-    return Result(training, evaluation(right), CLASSES)
+    operators = pd.DataFrame({"operator": ["aten::mm", "aten::add"], "calls": 1, "self_ms": 1.0, "share": [0.75, 0.25]})
+    return Result(trained, predictions(right)), Costs(ONE_COST | costs, operators)
 
 
 def make_pair(config, cnn_right, probe_right, **options):
     cnn_costs = {"extraction_seconds": 0.0, "total_training_seconds": 6.0, "inference_images_per_second": 5000.0}
     probe_costs = {"extraction_seconds": 9.0, "total_training_seconds": 15.0, "inference_images_per_second": 50.0}
     cnn = make_result(config, "cnn", "CNN, tuned recipe", CNN, cnn_right, **options, **cnn_costs)
-    title = f"linear probe on test_vit [{SHA[:12]}]"
+    title = "probe, class token (test_vit)"
     probe_costs |= {"macs": 120e6}
     return [cnn, make_result(config, "vit", title, PROBE, probe_right, **options, **probe_costs)]
 
@@ -96,8 +102,8 @@ CASES = {
 
 
 def told(results, counts=(9, 9, 9)):
-    quality, costs = report.write_comparison(results)
-    return conclusion(quality, costs, report.outcomes(results), dict(zip(CLASSES, counts, strict=True)))
+    table = tables.compare(*zip(*results, strict=True))
+    return conclusion(table, tables.outcomes([one for one, _ in results]), dict(zip(CLASSES, counts, strict=True)))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,7 +113,7 @@ def test_the_conclusion_says_what_the_numbers_say(make_smoke_config, case):
     text = told(results)
     assert said in text and unsaid not in text and "guessing" not in text
     points = f"{abs(sum(probe_right) - sum(cnn_right)) / 2:.1f} points (95 % interval "  # of 200 images
-    better, other = [literal(r.task.title) for r in (results if sum(cnn_right) > sum(probe_right) else results[::-1])]
+    better, other = [literal(r.run.title) for r, _ in (results if sum(cnn_right) > sum(probe_right) else results[::-1])]
     if unsaid == "within the noise":
         assert f"**{sentence(better)}** is better than {other} by {points}" in text
     elif case == "equal":
@@ -119,9 +125,8 @@ def test_the_conclusion_says_what_the_numbers_say(make_smoke_config, case):
 def test_the_numbers_in_the_conclusion_are_those_of_the_tables(make_smoke_config):
     results = make_pair(make_smoke_config(), *CASES["probe better"][:2])
     text = told(results)
-    for row in pd.read_csv(results[0].task.setup.config.results_path / "model_metrics_comparison.csv").to_dict(
-        "records"
-    ):
+    folder = results[0][0].run.context.config.results_path
+    for row in pd.read_csv(folder / "model_metrics_comparison.csv").to_dict("records"):
         interval = f"{row['test_accuracy_low']:.1%} to {row['test_accuracy_high']:.1%}"
         assert f"{literal(row['model'])}: accuracy {row['test_accuracy']:.1%} (95 % interval {interval})" in text
         assert f"{row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val" in text
@@ -141,21 +146,21 @@ def test_where_classes_are_rare_balanced_accuracy_leads(make_smoke_config):
     cnn_right, probe_right = [i % 3 != 2 for i in range(300)], [i % 100 >= 30 for i in range(300)]
     results = make_pair(make_smoke_config(), cnn_right, probe_right, counts=(100, 60, 10))
     text = told(results, counts=(100, 60, 10))
-    quality, costs = report.write_comparison(results)
+    quality = tables.compare(*zip(*results, strict=True))
     assert quality["leading"].tolist() == ["balanced_accuracy"] * 2
     assert "between 10 (owl) and 100 (cat) training images, so balanced accuracy" in text
     row = quality.iloc[0]
     assert f"{row['test_balanced_accuracy']:.1%} (95 % interval" in text and "points of balanced accuracy (95" in text
-    panel = charts.quality_and_cost(quality, costs, ["cnn", "vit"]).axes[0]
+    panel = figures.quality_and_cost(quality).axes[0]
     assert panel.get_xlabel().startswith("balanced accuracy on test")
 
 
 def test_of_several_encoders_the_best_on_validation_is_compared(make_smoke_config):
     config = make_smoke_config()
     cnn, probe = make_pair(config, *CASES["probe better"][:2])
-    title = "linear probe on other [ab]"
+    title = "probe, class token (other)"
     other = make_result(config, "other", title, PROBE | {"encoder": "other"}, right(200, 0, 150), rank=1, **COSTS)
-    other.training.val_score = 0.6
+    other[0].trained.val_score = 0.6
     results = [cnn, probe, other]
     text = told(results)
     assert "Of 2 encoders, other is compared with the CNN: the best on validation." in text
@@ -164,11 +169,11 @@ def test_of_several_encoders_the_best_on_validation_is_compared(make_smoke_confi
 
 
 def test_write_model_writes_predictions_that_agree_with_the_model(make_smoke_config):
-    result, _ = make_pair(make_smoke_config(), *CASES["cnn better"][:2])
+    (result, _), _ = make_pair(make_smoke_config(), *CASES["cnn better"][:2])
     labels = result.test.labels
     paths = [f"test/{CLASSES[label]}/{i:05d}.png" for i, label in enumerate(labels.tolist())]
-    report.write_model(result, Split("test", torch.empty(0), labels, paths, CLASSES))
-    table = pd.read_csv(result.task.results / "predictions.csv")
+    tables.write_model(result, Split("test", Rows(torch.empty(0)), labels, paths, CLASSES))
+    table = pd.read_csv(result.run.results / "predictions.csv")
     probabilities = ["p_cat", "p_dog", "p_owl"]
     assert table.columns.tolist() == ["path", "label", "prediction", *probabilities]
     assert table["path"].tolist() == paths
@@ -176,20 +181,20 @@ def test_write_model_writes_predictions_that_agree_with_the_model(make_smoke_con
     assert table[probabilities].sum(axis=1).to_numpy() == pytest.approx(1.0, abs=3e-4)
     assert table[probabilities].idxmax(axis=1).str[2:].tolist() == table["prediction"].tolist()
     assert (table["label"] == table["prediction"]).mean() == result.correct.mean() == 0.9
-    assert pd.read_csv(result.task.results / "per_class.csv")["support"].sum() == 200
-    assert pd.read_csv(result.task.results / "history.csv")["epoch"].tolist() == [1, 2]
+    assert pd.read_csv(result.run.results / "per_class.csv")["support"].sum() == 200
+    assert pd.read_csv(result.run.results / "history.csv")["epoch"].tolist() == [1, 2]
     for name in ("cm.png", "cm_norm.png"):
-        with Image.open(result.task.results / name) as picture:
+        with Image.open(result.run.results / name) as picture:
             assert picture.format == "PNG" and min(picture.size) > 200
 
 
 def test_comparison_tables_have_a_row_per_model_that_names_its_encoder(make_smoke_config):
     config = make_smoke_config()
     results = make_pair(config, *CASES["cnn better"][:2])
-    report.write_comparison(results)
+    tables.compare(*zip(*results, strict=True))
     for name in ("model_metrics_comparison.csv", "model_profile_comparison.csv"):
         table = pd.read_csv(config.results_path / name, keep_default_na=False)
-        assert table["model"].tolist() == [result.task.title for result in results]
+        assert table["model"].tolist() == [result.run.title for result, _ in results]
         assert table["name"].tolist() == ["cnn", "vit"]
         assert table["encoder"].tolist() == ["", "test_vit"]
         assert table["weights_sha256"].tolist() == ["", SHA]
@@ -205,7 +210,7 @@ def test_comparison_tables_have_a_row_per_model_that_names_its_encoder(make_smok
 def test_the_stamps_hold_no_path_and_no_host_name(make_smoke_config, tmp_path):
     weights = tmp_path / "encoder.safetensors"
     config = make_smoke_config(weights=str(weights))
-    report.write_comparison(make_pair(config, *CASES["cnn better"][:2]))
+    tables.compare(*zip(*make_pair(config, *CASES["cnn better"][:2]), strict=True))
     for name in ("config.json", "environment.json"):
         text = (config.results_path / name).read_text()
         assert str(tmp_path) not in text and str(ROOT) not in text and f'"{socket.gethostname()}"' not in text
@@ -222,24 +227,23 @@ def test_a_model_has_one_colour_in_every_figure(make_smoke_config):
     results.insert(1, results[0])
     colours = [to_rgba(figures.colour(name)) for name in names]
     assert len(set(colours)) == 3 and figures.colour("vit") == figures.colour("tf_efficientnet_lite0")
-    several = figures.colours(["cnn", "vit", "vit_layers", "other", "other_layers"])
-    assert len(set(several)) == 5 and several[3:] == [figures.colour("other", 1), figures.colour("other_layers", 1)]
-    histories = {title: result.training.history for title, result in zip(names, results, strict=True)}
-    curves = charts.comparison(histories, names, [0.0, 0.0, 9.0])
+    histories = {title: result.trained.history for title, (result, _) in zip(names, results, strict=True)}
+    curves = figures.convergence(histories, names, [0.0, 0.0, 9.0])
     for axis in curves.axes:
         assert [to_rgba(line.get_color()) for line in axis.get_lines()] == colours
-    quality = pd.DataFrame([report.metrics_row(result) for result in results])
-    costs = pd.DataFrame([report.costs_row(result) for result in results])
-    for axis in charts.quality_and_cost(quality, costs, names).axes:
+    table = pd.DataFrame([tables.record(*pair) for pair in results])
+    for axis in figures.quality_and_cost(table.assign(name=names)).axes:
         points = [line for line in axis.get_lines() if line.get_marker() == "o"]
         assert [(line.get_ydata()[0], to_rgba(line.get_color())) for line in points] == list(enumerate(colours))
     for name, shade in zip(names, colours, strict=True):
-        loss = figures.learning_curves(results[0].training.history, "title", figures.colour(name)).axes[0]
+        loss = figures.training_curves(results[0][0].trained.history, "title", figures.colour(name)).axes[0]
         assert {to_rgba(line.get_color()) for line in loss.get_lines()} == {shade}
 
 
 def test_milestones_name_the_first_epoch_at_each_accuracy(make_smoke_config):
-    _, probe = make_pair(make_smoke_config(), *CASES["cnn better"][:2])  # val accuracy 0.5, then 0.7; 9 s of features
-    table = report.milestones(probe.training).set_index("val_accuracy")
+    _, (probe, _) = make_pair(
+        make_smoke_config(), *CASES["cnn better"][:2]
+    )  # val accuracy 0.5, then 0.7; 9 s of features
+    table = tables.time_to_accuracy(probe.trained).set_index("val_accuracy")
     assert table["epochs"].tolist()[:3] == [1, 2, 2] and table["epochs"][3:].isna().all()
     assert table["seconds"].tolist()[:3] == [12.0, 15.0, 15.0] and table["seconds"][3:].isna().all()

@@ -1,0 +1,94 @@
+"""What lies in a folder, listed once: which files may be images, and what does not count at all."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import Hw1Error
+
+# What file managers and systems leave behind; all that is hidden, and this project's <folder>.cache, go with it.
+_JUNK = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information"}
+_JUNK |= {"lost+found", "lost.dir", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+# What people keep beside images, by suffix. Whether any other file is an image, its contents decide.
+_NO_IMAGE = re.compile(
+    r"\.(?:txt|xml|csv|tsv|jsonl?|ya?ml|toml|ini|cfg|md|rst|html?|url|pdf|docx?|xlsx?|log|mat|np[yz]|pkl|pickle|h5|hdf5|"
+    r"parquet|db|py|ipynb|sh|xmp|aae|mov|mp4|avi|mkv|pth?|safetensors|onnx|zip|tar|t?gz|7z|rar)$",
+    re.IGNORECASE,
+)
+# By these suffixes images are noticed where none should lie.
+IMAGE = re.compile(r"\.(?:jpe?g|jpe|jfif|png|gif|bmp|tiff?|webp|hei[cf]|avif|jp2|p[pgn]m)$", re.IGNORECASE)
+
+
+class Listing:
+    """A folder, and those inside it: each is listed when it is first asked for, and then never again.
+
+    What is hidden, left behind by systems or a cache of this project is not in it.
+
+    Raises:
+        Hw1Error: whenever it is asked for what cannot be listed, or a symbolic link leads to a folder that contains it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+
+    @cached_property
+    def _names(self) -> tuple[list[str], list[str]]:
+        """Of folders and of files."""
+        try:
+            entries = list(os.scandir(self.path))
+        except OSError as error:
+            raise Hw1Error(f"{self.path} cannot be read ({error.strerror}): mend that or move it away.") from error
+        caches = {f"{entry.name}.cache" for entry in entries}  # a class may be called l2.cache
+        folders: list[str] = []
+        files: list[str] = []
+        for entry in entries:
+            if not (entry.name[0] == "." or entry.name.casefold() in _JUNK or entry.name in caches):
+                (folders if _is_folder(entry) else files).append(entry.name)
+        return sorted(folders), sorted(files)
+
+    @cached_property
+    def folders(self) -> list["Listing"]:
+        """Directly inside, in order."""
+        inside = [self.path / name for name in self._names[0]]
+        for path in inside:
+            if path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}:
+                raise Hw1Error(f"{path} is a symbolic link to a folder that contains it: remove it.")
+        return [Listing(path) for path in inside]
+
+    @property
+    def files(self) -> list[str]:
+        """Names, directly inside, in order."""
+        return self._names[1]
+
+    @property
+    def images(self) -> list[str]:
+        """Of the files those that by their suffix look like images."""
+        return [name for name in self.files if IMAGE.search(name)]
+
+    @property
+    def candidates(self) -> list[str]:
+        """Of the files those that may be images: by their suffix they are nothing else."""
+        return [name for name in self.files if not _NO_IMAGE.search(name)]
+
+    def walk(self) -> Iterator["Listing"]:
+        """This folder and all below it."""
+        yield self
+        for inside in self.folders:
+            yield from inside.walk()
+
+    def files_below(self) -> tuple[list[str], list[str]]:
+        """Paths of all files here and below, in order: those that may be images, and those that by suffix are none."""
+        images, others = [], []
+        for here in sorted(self.walk(), key=lambda here: str(here.path)):
+            for name in here.files:
+                (others if _NO_IMAGE.search(name) else images).append(os.path.join(here.path, name))
+        return images, others
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    with suppress(OSError):  # a link in a circle, or to where one may not look
+        return entry.is_dir()
+    return False

@@ -1,0 +1,70 @@
+"""Decoded images, kept beside the data folder under a key that names all they depend on."""
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import Hw1Error
+from .arrays import cached_array, load_array
+from .files import file_version, read_checked, write_checked
+from .images import READING, Levels, decode, measure_levels
+
+LEVELS_FROM = 200  # images, about
+
+
+def load_levels(root: Path, paths: list[str], cache: Path) -> Levels:
+    """Black and white of grey images of more than 8 bits, going by some of these files: see `measure_levels`.
+
+    Args:
+        root: the data folder.
+        paths: N, relative to it: images to train on, as all parts are to be read alike.
+        cache: the folder in which the answer is kept.
+    """
+    files = [str(root / path) for path in paths[:: max(1, len(paths) // LEVELS_FROM)]]
+    kept = cache / f"levels-{_key([str(READING), *map(file_version, files)])}.safetensors"
+    if known := read_checked(kept):
+        return {mode: tuple(pair) for mode, pair in known[1]["levels"].items()}
+    levels = measure_levels(files)
+    if levels:
+        with suppress(Hw1Error):  # a disk that takes no file is told of when the images are cached
+            write_checked(kept, notes={"levels": levels})
+    return levels
+
+
+def load_pixels(root: Path, paths: list[str], side: int, levels: Levels, cache: Path) -> tuple[Tensor, dict[int, str]]:
+    """Decode image files, or map what an earlier run left in the folder `cache`.
+
+    They are decoded once: the cached array is used if files, sizes and times of change are the same, and if what could
+    not be read still cannot.
+
+    Args:
+        root: the data folder.
+        paths: N, relative to it.
+        levels: as from `load_levels`.
+
+    Returns:
+        images: uint8 M×3×side×side, of the files that can be read, in their order.
+        failures: row in `paths` -> why, for the others.
+    """
+    files = [str(root / path) for path in paths]
+    versions = (f"{path} {file_version(file)}" for path, file in zip(paths, files, strict=True))
+    kept = cache / f"images-{_key([f'{side} {READING} {sorted(levels.items())}', *versions])}.npy"
+    if cached := load_array(kept):
+        images, notes = cached
+        failures = {int(row): why for row, why in notes["unreadable"].items()}
+        still = len(decode([files[row] for row in failures], side, levels=levels)[1]) if failures else 0
+        if still == len(failures):
+            return images[: len(files) - len(failures)], failures
+    with cached_array(kept, (len(files), 3, side, side)) as (images, notes):
+        _, failures = decode(files, side, images, levels=levels)
+        for to, row in enumerate(i for i in range(len(files)) if failures and i not in failures):
+            images[to] = images[row]  # closes the gaps
+        notes["unreadable"] = {str(row): why for row, why in failures.items()}
+    return images[: len(files) - len(failures)], failures
+
+
+def _key(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,38 @@
+"""What several studies need: a training without trace and logs, and columns of what it reaches on validation."""
+
+import copy
+
+from .. import metrics
+from ..data import Data, Split
+from ..experiment import Run
+from ..training import Predictions, evaluate, fit, judged
+
+
+def train_only(run: Run, *others: Split, name: str = "", **options: object) -> list[Predictions]:
+    """Train without trace and logs; what the model then says about validation and `others`.
+
+    Args:
+        name: of the checkpoint, beside the run's own; none is kept without.
+        options: for `fit`.
+    """
+    model = copy.deepcopy(run.model)
+    optimization = run.optimization(model)
+    fit(
+        model,
+        lambda epoch: run.train.batches(run.batch_size, epoch),
+        optimization,
+        epochs=run.epochs,
+        precision=run.precision,
+        checkpoint=run.checkpoint(name) if name else None,
+        **options,
+    )
+    model = judged(model, optimization)
+    splits = [run.val, *(run.samples(split) for split in others)]
+    return [evaluate(model, samples.in_order(), run.precision) for samples in splits]
+
+
+def val_columns(data: Data, val: Predictions) -> dict:
+    """Accuracy on validation, and the measure that leads on `data`, the whole run's, with its interval."""
+    scores = metrics.with_interval(val.labels.numpy(), val.guesses, data.leading)
+    columns = {f"val_score{end}": score for end, score in zip(("", "_low", "_high"), scores, strict=True)}
+    return {"leading": data.leading, "val_accuracy": val.accuracy, **columns}

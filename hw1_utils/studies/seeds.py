@@ -1,0 +1,54 @@
+"""How far do the numbers spread if chance falls otherwise?"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from .. import metrics
+from ..data import Split
+from ..experiment import Result, Run, cnn, probe
+from ..io.files import write_csv
+from ..io.progress import Progress
+from ..training import Predictions
+from .common import train_only
+
+
+def seeds(results: list[Result], test: Split) -> pd.DataFrame:
+    """Repeat the trainings with further seeds, on the same split and the same features. Writes seeds.csv.
+
+    A seed decides initial weights, order and augmentation. `Config.seeds` says how many; None: see `_count`.
+
+    Returns:
+        One row per model and seed: model, name, seed, leading, and accuracy and the leading measure on val and test.
+    """
+    rows, progress = [], None
+    for result in results:
+        own = result.run
+        rows.append(_row(own, (result.trained.val, result.test)))
+        for seed in range(own.seed + 1, own.seed + _count(own)):
+            # Of a probe, the features are those that it was trained on.
+            run = probe(own.features, own.variant, seed=seed) if own.features else cnn(own.data, own.variant, seed=seed)
+            what = f"{run.title}, seed {seed}"
+            with Progress(what, run.epochs, "epochs", instead_of=progress) as progress:
+                found = train_only(run, test, name=f"seed-{seed}", progress=progress)
+                progress.close(f"{what}: val {found[0].accuracy:.1%}, test {found[1].accuracy:.1%}")
+            rows.append(_row(run, found))
+    table = pd.DataFrame(rows)
+    write_csv(own.context.config.results_path / "seeds.csv", table)
+    return table
+
+
+def _count(run: Run) -> int:
+    """Seeds of a model. A probe's cost nothing once the features are there; on a CPU the CNN's are asked for."""
+    cheap = run.kind == "probe" or run.context.device.type == "cuda"
+    return run.context.config.seeds or (3 if cheap else 1)
+
+
+def _row(run: Run, predictions: Sequence[Predictions]) -> dict:
+    """`predictions`: on val and on test."""
+    measure = run.data.leading
+    row = {"model": run.title, "name": run.name, "seed": run.seed, "leading": measure}
+    for part, one in zip(("val", "test"), predictions, strict=True):
+        row[f"{part}_accuracy"] = one.accuracy
+        row[f"{part}_score"] = metrics.score(one.labels.numpy(), one.guesses, measure)
+    return row
