@@ -38,7 +38,7 @@ from .io.splits import choose
 from .io.toy import make_toy_folder
 from .io.tracking import Tracker, clear_emptied
 from .io.weights import check_names
-from .models import CNN, FrozenEncoder, Preprocessed, Probe, folded, sketch_encoders
+from .models import CNN, FrozenEncoder, Preprocessed, Probe, blank_probe, folded, sketch_encoders
 from .optim import RECIPES, Optimization, Recipe, make_optimization
 from .training import Predictions, evaluate, fit, judged
 
@@ -146,6 +146,7 @@ class Run:
     whole: nn.Module  # `model` with all that comes before it, from images to logits: what is traced and timed
     image_samples: Samples  # to train `whole` on
     assemble: Callable[[nn.Module], nn.Module]  # a trained `model` -> what takes images as `whole` does
+    blank: Callable[[], nn.Module]  # makes another `whole`, with any weights, in another process too
     seed: int
     features: Features | None = None  # of a probe
     teacher_seconds: float = 0.0  # spent on training another model first, to learn from it
@@ -230,7 +231,7 @@ class Run:
         def keep() -> None:
             self.context.backup.keep(self.folder, f"runs/{self.name}")
 
-        return Checkpoint(self.folder / "state" / f"{name}.pt", self.depends_on(), keep)
+        return Checkpoint(self.folder / "state" / f"{name}.safetensors", self.depends_on(), keep)
 
 
 def cnn(data: Data, recipe: str = "", *, teacher: "Trained | None" = None, seed: int | None = None) -> Run:
@@ -283,6 +284,7 @@ def cnn(data: Data, recipe: str = "", *, teacher: "Trained | None" = None, seed:
         whole=model,
         image_samples=samples(data.train, targets),
         assemble=lambda model: model,
+        blank=partial(CNN, len(data.classes), config.image_size),
         seed=seed,
         teacher_seconds=teacher.seconds["total_training_seconds"] if teacher else 0.0,
     )
@@ -348,6 +350,7 @@ def probe(features: Features, pooling: str = "cls", *, seed: int | None = None) 
         # Resizing and normalisation are the encoder's own.
         image_samples=Samples(features.train_images.images, data.train.labels, as_they_are, seed),
         assemble=assemble,
+        blank=partial(blank_probe, encoder.name, encoder.dtype, len(data.classes), pooling),
         seed=seed,
         features=features,
     )
@@ -412,7 +415,7 @@ def _train(run: Run) -> Trained:
         shutil.rmtree(state, ignore_errors=True)
     elif (
         context.backup.folder
-        and read_checked(state / "checkpoint.pt") is None
+        and read_checked(state / "checkpoint.safetensors") is None
         and context.backup.restore(run.folder, f"runs/{run.name}")
     ):
         print("  brought back from its copy in backup_dir")

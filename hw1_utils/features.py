@@ -60,7 +60,7 @@ def extract(encoder: FrozenEncoder, data: Data) -> Features:
     On two cores about 80 images a second (DeiT-Tiny, bf16): ten minutes for 50,000. What is finished stays on disk.
 
     Raises:
-        Hw1Error: see `compute`; or a file that could be read before cannot be any more.
+        Hw1Error: see `compute`; the GPU's memory is too small, or a file that could be read before cannot be any more.
     """
     train, val = (extract_split(encoder, split, data) for split in (data.train, data.val))
     return Features(encoder, data, train, val, at_side(data.train, side_for(encoder, data), data.context))
@@ -71,17 +71,26 @@ def extract_split(encoder: FrozenEncoder, split: Split, data: Data) -> SplitFeat
     context, side = data.context, side_for(encoder, data)
     key = ("features", encoder.key(), split.sha256, side)
     if key not in context.known:
-        context.known[key] = compute(
-            encoder,
-            at_side(split, side, context).images,
-            context.config.extract_batch_size,
-            context.config.cache_path,
-            room=context.room,
-            backup=context.backup,
-            machine=context.machine,
-            timed=split.name == "train",
-            name=split.name,
-        )
+        try:
+            context.known[key] = compute(
+                encoder,
+                at_side(split, side, context).images,
+                context.config.extract_batch_size,
+                context.config.cache_path,
+                room=context.room,
+                backup=context.backup,
+                machine=context.machine,
+                timed=split.name == "train",
+                name=split.name,
+            )
+        except KeyboardInterrupt:
+            print("  stopped: run it again, and it continues with what is not finished")
+            raise
+        except torch.OutOfMemoryError as error:
+            raise Hw1Error(
+                f"The GPU's memory is too small for images and features of {encoder.title}: lower memory_mb, so that "
+                "they are streamed, or take device='cpu'."
+            ) from error
     return context.known[key]
 
 

@@ -182,6 +182,13 @@ class Probe(nn.Module):
             return self.head(features)
 
 
+def blank_probe(encoder: str, dtype: torch.dtype, classes: int, pooling: str) -> Probe:
+    """A probe with random weights: as large as a trained one."""
+    backbone = timm.create_model(encoder, num_classes=0)
+    frozen = FrozenEncoder(backbone, name=encoder, source="random weights", weights_sha256="", dtype=dtype)
+    return Probe(frozen, classes, pooling)
+
+
 class Preprocessed(nn.Module):
     """A probe from the encoder's own input on: all of its arithmetic, to be counted."""
 

@@ -88,9 +88,9 @@ def leaves(value: object) -> Iterator[bytes]:
 def contents(path: Path) -> Iterator[str]:
     """Parts of a file that are hashed, a line each: models, features, checkpoints, pictures, events."""
     parts: dict[str, object] = {}
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.parent.name != "state":
         parts = {"tensors": load_file(path)}
-    elif path.suffix == ".pt":
+    elif path.suffix == ".safetensors" and path.name != "costs.safetensors":
         tensors, notes = read_checked(path)
         parts = torch.load(io.BytesIO(tensors["state"].numpy()), weights_only=True) | {"history": notes["history"]}
     elif path.suffix == ".png" and path.name not in CLOCK_PICTURES:

@@ -8,7 +8,7 @@ import torch
 from conftest import SMALL, refuse
 from PIL import Image
 
-from hw1_utils.data import Samples, at_side, pixel_statistics
+from hw1_utils.data import Samples, _generator, at_side, pixel_statistics
 from hw1_utils.experiment import load, load_test
 from hw1_utils.io import pixels
 from hw1_utils.io.arrays import Room, Rows
@@ -225,6 +225,7 @@ def test_batches_hold_every_row_once_in_an_order_set_by_seed_and_epoch(part, str
 
     assert order(None) == rows.tolist() == torch.cat([x for x, _ in samples(part, streamed).in_order()]).tolist()
     assert order(1) == order(1) and sorted(order(1)) == sorted(rows.tolist())
+    assert _generator(0, 1, "order").initial_seed() != _generator(0, 1, "augmentation").initial_seed()
     assert len({tuple(order(epoch, seed)) for epoch, seed in ((None, 0), (1, 0), (2, 0), (1, 1))}) == 4
     assert torch.equal(samples(part, streamed).inputs[1:4], rows[1:4])
 

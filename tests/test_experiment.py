@@ -280,17 +280,17 @@ def test_another_recipe_of_the_same_name_makes_it_start_afresh(make_smoke_config
 
 def test_a_damaged_checkpoint_is_said_and_made_anew(make_smoke_config, capsys):
     first = train(start(make_smoke_config(**SMALL)))
-    file = first.run.folder / "state" / "checkpoint.pt"
+    file = first.run.folder / "state" / "checkpoint.safetensors"
     file.write_bytes(b"?" + file.read_bytes()[1:])
     again = train(start(make_smoke_config(**SMALL)))
-    assert "The file checkpoint.pt is damaged: it is made anew." in capsys.readouterr().out
+    assert "The file checkpoint.safetensors is damaged: it is made anew." in capsys.readouterr().out
     pd.testing.assert_frame_equal(numbers(again.history), numbers(first.history), check_exact=True)
 
 
 def test_seconds_are_those_of_the_training_that_is_reported(make_smoke_config):
     """Also where its checkpoint was lost and it was trained again."""
     first = train(start(make_smoke_config(**SMALL)))
-    (first.run.folder / "state" / "checkpoint.pt").unlink()
+    (first.run.folder / "state" / "checkpoint.safetensors").unlink()
     again = train(start(make_smoke_config(**SMALL)))
     seconds = again.history["elapsed_seconds"].iloc[-1]
     assert seconds != first.history["elapsed_seconds"].iloc[-1]

@@ -6,6 +6,7 @@ import torch
 from hw1_utils import features as features_module
 from hw1_utils.config import make_config
 from hw1_utils.errors import Hw1Error
+from hw1_utils.experiment import load
 from hw1_utils.features import compute, standardization
 from hw1_utils.io import progress
 from hw1_utils.io.files import read_checked, write_checked
@@ -237,3 +238,18 @@ def test_no_feature_is_enlarged_more_than_most_are(scale):
     ordinary = features.std(0, correction=0)[[0, 4, 5]]
     assert (deviation[1:4] == deviation.min()).all() and deviation.min() >= 0.9 * ordinary.min()
     assert standardization(torch.ones(5, 2))[1].tolist() == [1.0, 1.0]
+
+
+def test_what_ends_an_extraction_is_said(make_smoke_config, monkeypatch, capsys):
+    data = load(make_smoke_config())
+    encoder = load_encoder(data.context.config, data.context.device, torch.float32)
+    for error, expected in ((torch.OutOfMemoryError("CUDA"), Hw1Error), (KeyboardInterrupt(), KeyboardInterrupt)):
+
+        def fail(*args, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(features_module, "compute", fail)
+        with pytest.raises(expected) as found:
+            features_module.extract(encoder, data)
+        said = str(found.value) + capsys.readouterr().out
+        assert "lower memory_mb" in said or "it continues with what is not finished" in said

@@ -312,7 +312,7 @@ def test_a_copy_never_promises_epochs_whose_logs_it_lacks(new_cnn, tmp_path, mon
     train(run)
     order = [re.sub(r"tfevents\.\d+", "tfevents", file.name) for file in copied]
     for epoch in (1, 2, 3):
-        assert order.index(f"events.out.tfevents.{epoch:05d}.hw1") < nth(order, "checkpoint.pt", epoch)
+        assert order.index(f"events.out.tfevents.{epoch:05d}.hw1") < nth(order, "checkpoint.safetensors", epoch)
     assert not [name for name in order if "partial" in name]
 
 
@@ -341,7 +341,7 @@ def test_a_copy_that_cannot_be_read_leaves_what_is_here_and_the_run_goes_on(new_
 
 def test_a_damaged_state_is_taken_from_the_copy(new_cnn, tmp_path, capsys):
     first = train(new_cnn(backup_dir=str(tmp_path / "drive")))
-    (first.run.folder / "state" / "checkpoint.pt").write_bytes(b"?")
+    (first.run.folder / "state" / "checkpoint.safetensors").write_bytes(b"?")
     again = train(new_cnn(backup_dir=str(tmp_path / "drive")))
     assert "continuing after epoch 3" in capsys.readouterr().out
     pd.testing.assert_frame_equal(again.history, first.history)

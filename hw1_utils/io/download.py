@@ -26,6 +26,7 @@ def download(url: str, target: Path, size: int, what: str, say: Callable[[str], 
     """
     title = f"Downloading {what} from {urlsplit(url).netloc}"
     with _open(url) as response, open(target, "wb") as file, Progress(title, size / 1e6, "MB", say=say) as progress:
+        progress.say(f"{title} ({size / 1e6:.0f} MB) ...")
         while file.tell() <= size and (piece := response.read1(PIECE)):
             file.write(piece)
             progress.update(file.tell() / 1e6)

@@ -37,7 +37,7 @@ def measure_costs(run: "Run") -> Costs:
     Raises:
         Hw1Error: the GPU's memory is too small, or a disk is full.
     """
-    place = run.folder / "state" / "costs"
+    place = run.folder / "state" / "costs.safetensors"
     settings = run.depends_on() | {"profile_steps": run.context.config.profile_steps}
     _, kept = read_checked(place) or ({}, {})
     if run.context.config.fresh or kept.get("settings") != settings:
@@ -93,7 +93,15 @@ def speed_and_memory(run: "Run") -> dict:
     batch_size = min(run.batch_size, len(images))
     inference_batch, batch_seconds = halving(seconds_for, min(context.config.extract_batch_size, len(images)))
     shape = (batch_size, *images.inputs.shape[1:])
-    job = (model.train(), run.optimization, images.transform, context.precision, shape, len(run.data.classes))
+    job = (
+        run.blank,
+        run.optimization,
+        images.transform,
+        context.device,
+        context.precision,
+        shape,
+        len(run.data.classes),
+    )
     peak, before = profiling.peak_memory_mb(train_a_little, job, context.device)
     return {
         "parameters": parameters,
@@ -125,16 +133,20 @@ def _step_seconds(run: "Run", steps: int = 4, rounds: int = 4) -> float:
 
 
 def train_a_little(
-    model: nn.Module,
+    blank: Callable[[], nn.Module],
     optimization: Callable[[nn.Module], Optimization],
     transform: Callable,
+    device: torch.device,
     precision: Precision,
     shape: tuple[int, ...],
     classes: int,
 ) -> None:
-    """Three training steps on random images, uint8 of this shape: the work whose memory is measured."""
+    """Three training steps on random images, uint8 of this shape: the work whose memory is measured.
+
+    `blank` makes the model here and now: a model that was handed in would be in use before the work begins.
+    """
     keep_freed_memory()
-    device = next(model.parameters()).device
+    model = blank().to(device, memory_format=torch.channels_last)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     labels = torch.arange(len(images), device=device) % classes
     generator = torch.Generator(device).manual_seed(0)

@@ -45,6 +45,8 @@ def write_page(results: Path, target: Path) -> Path:
     for model in models:  # one without pictures has no part of its own; a folder that an earlier run left is nobody's
         model["pictured"] = (results / model["name"] / "cm.png").exists()
         model["classes"] = _shaped(results / model["name"] / "per_class.csv", partial(_by, "class"))
+    settings = {name: _settings(results / f"{name}.json") for name in ("config", "environment")}
+    left_out = _left_out(str(settings["config"].get("studies", "all")))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -57,9 +59,9 @@ def write_page(results: Path, target: Path) -> Path:
         conclusion=_markdown(results / "conclusion.md"),
         encoders=[group.to_dict("records") for name, group in rows.groupby("encoder", sort=False) if name],
         comparisons=[_by("model", table).T.rename_axis(index=None, columns="measure") for table in (quality, costs)],
-        settings={name: _settings(results / f"{name}.json") for name in ("config", "environment")},
-        picture=lambda name: _load(results / name, _png),
-        **{name: _shaped(results / f"{name}.csv", shape) for name, shape in SHAPES.items()},
+        settings=settings,
+        picture=lambda name: None if Path(name).stem in left_out else _load(results / name, _png),
+        **{n: None if n in left_out else _shaped(results / f"{n}.csv", shape) for n, shape in SHAPES.items()},
     )
     with atomic(target) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
@@ -158,6 +160,15 @@ def _seeds(table: pd.DataFrame) -> pd.DataFrame:
     return _by("model", table.groupby("model", sort=False).agg(seeds=("seed", "count"), **of).reset_index())
 
 
+def _left_out(studies: str) -> set[str]:
+    """Files, without their suffix, of the studies that a run did not make: an earlier one's may lie there."""
+    made = {name.strip() for name in studies.split(",")}
+    return set() if "all" in made else {file for study, files in STUDIES.items() if study not in made for file in files}
+
+
+STUDIES = {name: (name,) for name in ("calibration", "input_size", "learning_curve", "seeds")}
+STUDIES |= {"disagreement": ("differences", "confused_pairs", "disagreements"), "logreg": ("penalty",)}
+STUDIES |= {"flips": ("flip_averaging",)}
 SHAPES = {
     "differences": _differences,
     "confused_pairs": _confused,

@@ -82,17 +82,17 @@ def test_other_settings_measure_anew(make_smoke_config, counted, changed):
     other = start(make_smoke_config(**SMALL | changed))
     found = measure_costs(other)
     assert counted == ["cnn", "cnn"] and found.columns["trace_steps"] == changed.get("profile_steps", 2)
-    kept = read_checked(other.folder / "state" / "costs")[1]
+    kept = read_checked(other.folder / "state" / "costs.safetensors")[1]
     assert kept["costs"] == found.columns and kept["settings"].items() >= other.depends_on().items()
 
 
 def test_damaged_costs_are_said_and_measured_anew(make_smoke_config, counted, capsys):
     run = start(make_smoke_config(**SMALL))
     first = measure_costs(run)
-    file = run.folder / "state" / "costs"
+    file = run.folder / "state" / "costs.safetensors"
     file.write_bytes(file.read_bytes().replace(b"99395", b"99396"))
     assert measure_costs(run).columns["parameters"] == first.columns["parameters"] and len(counted) == 2
-    assert "The file costs is damaged: it is made anew." in capsys.readouterr().out
+    assert "The file costs.safetensors is damaged: it is made anew." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["cnn", "vit"])
@@ -119,7 +119,7 @@ def test_ctrl_c_between_trace_and_measuring_leaves_nothing_wrong(make_smoke_conf
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(costs, "speed_and_memory", interrupt)
         measure_costs(other)
-    assert not (other.folder / "state" / "costs").exists()
+    assert not (other.folder / "state" / "costs.safetensors").exists()
     back = measure_costs(start(make_smoke_config(**SMALL)))  # the first one's trace has been replaced
     assert counted == ["cnn"] * 3 and back.columns["trace_steps"] == 2
     assert [file.name for file in (other.folder / "profiler").iterdir()] == ["trace.pt.trace.json.gz"]

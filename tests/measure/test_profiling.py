@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import timm
@@ -16,7 +17,7 @@ from torch import nn
 
 from hw1_utils.config import ROOT
 from hw1_utils.measure import profiling
-from hw1_utils.models import CNN
+from hw1_utils.models import CNN, blank_probe
 
 CPU = torch.device("cpu")
 CNN_MACS = 32**2 * 27 * 32 + 16**2 * 288 * 64 + 8**2 * 576 * 128 + 2048 * 10
@@ -147,8 +148,28 @@ def test_time_per_call_warms_up_and_takes_at_least_three():
     assert len(calls) == 2 + 7
 
 
+def call(build):
+    build()
+
+
+def hold(build):
+    pass
+
+
 def allocate(megabytes):
     torch.ones(megabytes * 250_000)
+
+
+def test_what_the_work_makes_is_not_in_use_before_it():
+    """A probe of 22 million parameters: handed over ready-made it would hide behind its own unpickling."""
+    build = partial(blank_probe, "vit_small_patch16_224", torch.float32, 3, "cls")
+    (peak, before), (_, empty) = (profiling.peak_memory_mb(work, (build,), CPU) for work in (call, hold))
+    assert abs(before - empty) < 20 and peak - before > 4 * 22
+
+
+def test_a_process_that_is_killed_costs_a_warning_and_not_the_run(capsys):
+    assert profiling.peak_memory_mb(os._exit, (9,), CPU) == (None, None)
+    assert "WARNING: memory is not measured" in capsys.readouterr().out
 
 
 def test_peak_memory_grows_with_what_the_work_allocates():

@@ -1,5 +1,6 @@
 """The HTML report: all of a run in one file, the answer first, nothing fetched, nothing taken for markup."""
 
+import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -146,6 +147,16 @@ def test_odd_class_names_are_words(results):
     assert [span.text for span in soup.select(".classes span")] == ODD
     assert [head.text for head in soup.select_one("#models details").select("tbody th")] == ODD
     assert f"{ODD[0]} → {ODD[-1]}" in soup.select_one("#differences").get_text()
+
+
+def test_studies_of_an_earlier_run_in_the_same_folder_are_not_this_runs(results):
+    settings = json.loads((results / "config.json").read_text())
+    for made, shown in (("all", {"penalty", "seeds"}), ("seeds, flips", {"seeds"}), ("none", set())):
+        (results / "config.json").write_text(json.dumps(settings | {"studies": made}))
+        text = page(results).get_text()
+        heads = {"penalty": "Which penalty does the probe want?", "seeds": "Other seeds"}
+        assert {name for name, head in heads.items() if head in text.replace("Other seeds.", "")} == shown
+        assert ("Most confused" in text) == (made == "all")
 
 
 def test_what_is_missing_is_left_out(results):
