@@ -78,8 +78,10 @@ def load(config: Config) -> Data:
         cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
     else:
         print(sizes.describe(config.image_size))
-    if metrics.leading(train.counts().values()) == "balanced_accuracy":
-        few, many = min(train.counts().values()), max(train.counts().values())
+    data = Data(context, train, val, mean, std, chosen["test"], test.counts(), max(sizes.largest))
+    if data.leading == "balanced_accuracy":
+        counts = train.counts().values()
+        few, many = min(counts), max(counts)
         hint = "" if config.class_weights else "; with class_weights=True rare classes count as much in the loss"
         print(f"{few:,} to {many:,} training images a class: balanced accuracy and macro F1 come first{hint}")
     machine = context.environment
@@ -88,7 +90,7 @@ def load(config: Config) -> Data:
         f"{len(test):,} test images in {len(train.classes)} classes\n"
         f"device {machine['device']} ({machine['torch_threads']} threads), precision {context.precision.name}"
     )
-    return Data(context, train, val, mean, std, chosen["test"], test.counts(), max(sizes.largest))
+    return data
 
 
 def load_test(data: Data) -> Split:
@@ -419,22 +421,15 @@ def _train(run: Run) -> Trained:
         and context.backup.restore(run.folder, f"runs/{run.name}")
     ):
         print("  brought back from its copy in backup_dir")
-    model = copy.deepcopy(run.model)
-    optimization = run.optimization(model)
     with Progress(run.title, run.epochs, "epochs", every=True) as progress:
-        history = fit(
-            model,
-            lambda epoch: run.train.batches(run.batch_size, epoch),
-            optimization,
-            epochs=run.epochs,
-            precision=run.precision,
+        model, history = fit_run(
+            run,
             validate=lambda model: evaluate(model, run.val.in_order(), run.precision),
             tracker=Tracker(run.folder / "logs", frozen=run.features.encoder if run.features else None),
             checkpoint=run.checkpoint("checkpoint"),
             progress=progress,
         )
         progress.close(f"{run.title}: {history_table(history)}")
-    model = judged(model, optimization)
     seconds = history[-1]["elapsed_seconds"]
     extraction = run.features.train.seconds if run.features else 0.0
     return Trained(
@@ -453,6 +448,21 @@ def _train(run: Run) -> Trained:
             "loop_images_per_second": len(run.train) * len(history) / seconds,
         },
     )
+
+
+def fit_run(run: Run, **options: object) -> tuple[nn.Module, list[dict]]:
+    """The loop itself, on a copy of the run's model: (the model to judge, the history). `options` go to `fit`."""
+    model = copy.deepcopy(run.model)
+    optimization = run.optimization(model)
+    history = fit(
+        model,
+        lambda epoch: run.train.batches(run.batch_size, epoch),
+        optimization,
+        epochs=run.epochs,
+        precision=run.precision,
+        **options,
+    )
+    return judged(model, optimization), history
 
 
 # ---- the test

@@ -49,9 +49,9 @@ class Features:
     def subset(self, count: int, seed: int) -> "Features":
         """Those of a part of the training images, the same as `Data.subset` takes: nothing is computed or copied."""
         rows = self.data.rows(count, seed)
+        data = replace(self.data, train=self.data.train.subset(rows))
         train = replace(self.train, rows=self.train.rows.subset(rows))
-        data, images = self.data.subset(count, seed), self.train_images.subset(rows)
-        return replace(self, data=data, train=train, train_images=images)
+        return replace(self, data=data, train=train, train_images=self.train_images.subset(rows))
 
 
 def extract(encoder: FrozenEncoder, data: Data) -> Features:

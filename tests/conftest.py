@@ -77,6 +77,12 @@ def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "time_per_call", lambda *args: 0.001)
 
 
+def load_toy(root: Path) -> Data:
+    """The data of a small smoke run of a module's own, which writes below `root`."""
+    make_toy_folder(root / "toy")
+    return load(make_config("smoke", **SMALL, data_dir=str(root / "toy"), output_dir=str(root / "out")))
+
+
 def make_run(data: Data, name: str = "cnn") -> Run:
     """One of `MODELS`, ready to be trained; the probes on the first configured encoder."""
     if name == "cnn":

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from conftest import MODELS, SMALL, PowerCut, cut, make_run, numbers, refuse, same, start, watched, weights
+from conftest import MODELS, SMALL, PowerCut, cut, load_toy, make_run, numbers, refuse, same, start, watched, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hw1_utils import experiment, features, models
-from hw1_utils.config import make_config
 from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import class_weights, cnn, evaluate_on_test, load, load_test, probe, train
 from hw1_utils.features import extract
@@ -27,10 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, one_thread):
     """(results on test of each of `MODELS` by its name, the test images)."""
-    root = tmp_path_factory.mktemp("finished")
-    make_toy_folder(root / "toy")
-    here = {"data_dir": str(root / "toy"), "output_dir": str(root / "out")}
-    data = load(make_config("smoke", **(SMALL | here)))
+    data = load_toy(tmp_path_factory.mktemp("finished"))
     trained = [train(make_run(data, name)) for name in MODELS]
     test = load_test(data)
     return {one.run.name: evaluate_on_test(one, test) for one in trained}, test

@@ -22,7 +22,6 @@ class Progress:
 
     Args:
         total: how much there is to do, in `unit`.
-        start: how much of it was done before.
         every: show every update, at once: each of them has something to say, as a training's epochs do.
         say: where lines go. Only what is printed is rewritten.
         instead_of: earlier work, closed, whose display in a kernel this one takes over: of a series the last one stays.
@@ -34,13 +33,12 @@ class Progress:
         total: float,
         unit: str,
         *,
-        start: float = 0,
         every: bool = False,
         say: Callable[[str], object] = print,
         instead_of: "Progress | None" = None,
     ) -> None:
         self.title, self.total, self.unit, self.every = title, total, unit, every
-        self._start, self._done = start, start
+        self._start = self._done = 0.0
         self._began = self._logged = time.monotonic()
         self._rewritten = self._began + SILENT_S - REWRITE_S
         self._print = say

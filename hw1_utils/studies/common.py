@@ -1,11 +1,9 @@
 """What several studies need: a training without trace and logs, and columns of what it reaches on validation."""
 
-import copy
-
 from .. import metrics
 from ..data import Data, Split
-from ..experiment import Run
-from ..training import Predictions, evaluate, fit, judged
+from ..experiment import Run, fit_run
+from ..training import Predictions, evaluate
 
 
 def train_only(run: Run, *others: Split, name: str = "", **options: object) -> list[Predictions]:
@@ -15,18 +13,7 @@ def train_only(run: Run, *others: Split, name: str = "", **options: object) -> l
         name: of the checkpoint, beside the run's own; none is kept without.
         options: for `fit`.
     """
-    model = copy.deepcopy(run.model)
-    optimization = run.optimization(model)
-    fit(
-        model,
-        lambda epoch: run.train.batches(run.batch_size, epoch),
-        optimization,
-        epochs=run.epochs,
-        precision=run.precision,
-        checkpoint=run.checkpoint(name) if name else None,
-        **options,
-    )
-    model = judged(model, optimization)
+    model, _ = fit_run(run, checkpoint=run.checkpoint(name) if name else None, **options)
     splits = [run.val, *(run.samples(split) for split in others)]
     return [evaluate(model, samples.in_order(), run.precision) for samples in splits]
 

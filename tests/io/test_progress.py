@@ -61,7 +61,8 @@ def test_a_log_gets_a_line_in_ten_seconds_and_in_the_end_what_it_took(capsys, cl
 
 def test_every_update_is_shown_where_each_has_something_to_say(capsys, clock):
     """A training's epochs, in a log: also where they take no time, and where some were trained before."""
-    with Progress("CNN", 4, "epochs", start=1, every=True) as shown:
+    with Progress("CNN", 4, "epochs", every=True) as shown:
+        shown.begin(1)
         for epoch in (2, 3, 4):
             clock.now += 0.1
             shown.update(epoch, f"acc 0.{epoch}")
@@ -77,7 +78,8 @@ def test_every_update_is_shown_where_each_has_something_to_say(capsys, clock):
 
 def test_remaining_time_counts_from_where_it_started(clock):
     lines = []
-    shown = Progress("CNN", 10, "epochs", start=6, every=True, say=lines.append)
+    shown = Progress("CNN", 10, "epochs", every=True, say=lines.append)
+    shown.begin(6)
     clock.now += 8
     shown.update(8)
     assert lines == ["CNN: 8 of 10 epochs, 0.25 epochs/s, 8 s left"]

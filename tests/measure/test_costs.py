@@ -6,13 +6,11 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
-from conftest import MODELS, SMALL, make_run, numbers, refuse, same, start, weights
+from conftest import MODELS, SMALL, load_toy, make_run, numbers, refuse, same, start, weights
 
-from hw1_utils.config import make_config
 from hw1_utils.errors import Hw1Error
-from hw1_utils.experiment import load, train
+from hw1_utils.experiment import train
 from hw1_utils.io.files import read_checked
-from hw1_utils.io.toy import make_toy_folder
 from hw1_utils.measure import costs, profiling
 from hw1_utils.measure.costs import first_steps, measure_costs
 from hw1_utils.models import FrozenEncoder
@@ -23,10 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, one_thread):
     """(run, its costs) of each of `MODELS` by its name, with nothing replaced; speed is looked at for a moment only."""
-    root = tmp_path_factory.mktemp("measured")
-    make_toy_folder(root / "toy")
-    here = {"data_dir": str(root / "toy"), "output_dir": str(root / "out")}
-    data = load(make_config("smoke", **(SMALL | here)))
+    data = load_toy(tmp_path_factory.mktemp("measured"))
     runs = [make_run(data, name) for name in MODELS]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiling, "time_per_call", partial(profiling.time_per_call, budget=0.1))
