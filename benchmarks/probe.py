@@ -70,14 +70,14 @@ def whole(data: Data) -> None:
     with tempfile.TemporaryDirectory() as cache:
         # Features are not there yet, neither on disk nor in this process.
         config = replace(context.config, data_dir=f"{cache}/none", probe_epochs=LITERAL_EPOCHS)
-        few = replace(data, context=replace(context, config=config, known={}), train=train, val=val)
+        few = replace(data, context=replace(context, config=config, computed={}), train=train, val=val)
         encoder = load_encoder(config, context.device, context.precision.dtype)
         started = time.perf_counter()
         run = probe(extract(encoder, few))
         train_only(run)
         ours = time.perf_counter() - started
     plain = load_encoder(context.config, context.device, torch.float32)
-    model = nn.Sequential(plain.backbone, nn.Linear(plain.features, len(data.classes)).to(context.device))
+    model = nn.Sequential(plain.backbone, nn.Linear(plain.head_columns, len(data.classes)).to(context.device))
     transform = literal.eval_transform(plain.mean.tolist(), plain.std.tolist(), plain.input_size[0])
     folder = context.config.data_path / "train"
     loaders = [

@@ -69,7 +69,7 @@ def save_model(trained: "Trained", quality: dict) -> Path:
     info = {"format": FORMAT} | {name: getattr(run, name) for name in ("name", "title", "kind", "variant")}
     info |= {"classes": data.classes, "image_size": run.image_size, "levels": data.train.levels}
     info |= {"config": context.config.shown(), "environment": context.environment, "test": quality}
-    tensors = run.assemble(trained.model).state_dict()
+    tensors = run.from_pixels.assemble(trained.model).state_dict()
     if run.kind == "cnn":
         info["preprocessing"] = {"mean": data.mean.tolist(), "std": data.std.tolist()}
     else:
