@@ -12,6 +12,7 @@ from pathlib import Path
 from .device import find_device
 from .errors import Hw1Error
 from .io.weight_files import DEFAULT_ENCODER, check_named, encoder_named_by
+from .questions import STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 LARGEST_SEED = 2**32 - 2**10  # scikit-learn's generators take 32 bits; further seeds count up from it
@@ -41,11 +42,6 @@ PROFILES: Mapping[str, dict] = {
         "study_images": 30,
     },
 }
-
-STUDIES = (  # further questions, in the notebook's order; the first two are trainings beside the comparison
-    *("blocks", "recipes", "input_size", "learning_curve", "logreg"),
-    *("calibration", "disagreement", "seeds", "flips"),
-)
 
 
 def knob(
@@ -145,7 +141,7 @@ class Config:
 
     @property
     def asked(self) -> list[str]:
-        """The further questions of the run, out of `STUDIES`."""
+        """The further questions of the run, out of `questions.STUDIES`."""
         words = self.studies.lower()
         return {"all": list(STUDIES), "none": []}.get(words, _names(words))
 
