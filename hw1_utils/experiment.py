@@ -261,7 +261,8 @@ def cnn(data: Data, recipe: str = "", *, teacher: "Trained | None" = None, seed:
     if teacher:
         labels = nn.functional.one_hot(targets, len(data.classes)).float()
         targets = labels.lerp(teacher.train.probabilities.to(context.device), hyper.teacher_weight)
-    transform = Augmentation(hyper.augmentation, data.mean, data.std)
+    # On the device from the beginning: copied there for each batch they would make the CPU wait for a GPU.
+    transform = Augmentation(hyper.augmentation, data.mean.to(context.device), data.std.to(context.device))
     torch.manual_seed(seed)
     model = CNN(len(data.classes), config.image_size).to(context.device, memory_format=torch.channels_last)
 

@@ -59,7 +59,9 @@ class FrozenEncoder(nn.Module):
         self.name, self.source, self.weights_sha256, self.dtype = name, source, weights_sha256, dtype
         self.input_size: tuple[int, int] = tuple(data["input_size"][1:])
         self.interpolation: str = data["interpolation"]
-        self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
+        # They go where the model goes; no weights, so in no file of weights.
+        self.register_buffer("mean", torch.tensor(data["mean"]), persistent=False)
+        self.register_buffer("std", torch.tensor(data["std"]), persistent=False)
         self.is_vit = isinstance(backbone, VisionTransformer)
         self.folder = "vit" if self.is_vit else name  # of its outputs; among several encoders the first ViT's is vit/
         self.rank = 0  # among several encoders

@@ -33,7 +33,8 @@ class PixelCNN(nn.Module):
     def __init__(self, cnn: CNN, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.cnn = cnn
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to logits B×K."""

@@ -177,20 +177,21 @@ class Rows:
 
     def chunks(self, order: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
         """All in this order, int64 N on the CPU, `size` at a time; streamed ones are read ahead of their use."""
-        parts = (order if self.part is None else self.part[order]).split(size)
+        rows = order if self.part is None else self.part[order]
         if not self.streamed:
-            yield from (self.values[rows.to(self.values.device)] for rows in parts)
+            # All of them go to the device at once: a copy for each batch would make the CPU wait for a GPU each time.
+            yield from (self.values[part] for part in rows.to(self.values.device).split(size))
             return
 
-        def fetch(rows: Tensor) -> Tensor:
-            chunk = self.values[rows]
+        def fetch(part: Tensor) -> Tensor:
+            chunk = self.values[part]
             # From pinned memory a GPU fetches by itself, and nobody waits for it.
             return chunk.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chunk
 
         with ThreadPoolExecutor(1) as reader:
             waiting: deque = deque()
-            for rows in parts:
-                waiting.append(reader.submit(fetch, rows))
+            for part in rows.split(size):
+                waiting.append(reader.submit(fetch, part))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:
