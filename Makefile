@@ -4,7 +4,7 @@ PROFILE ?= $(or $(HW1_PROFILE),auto)
 PORT ?= 6006
 BIN := .venv/bin
 
-.PHONY: run test lint format data tensorboard bench torture clean help
+.PHONY: run test lint format data tensorboard bench gpu torture clean help
 
 help:
 	@echo "make run [PROFILE=quick|full|smoke]   execute hw1.ipynb headless, write report and results"
@@ -12,6 +12,7 @@ help:
 	@echo "make data                             fetch, check and build data/cifar10"
 	@echo "make tensorboard [PROFILE=...]        serve the logs at localhost:$(PORT)"
 	@echo "make bench                            speed, side by side (half an hour on 2 cores, otherwise idle)"
+	@echo "make gpu                              on a machine with a GPU: what holds on it, and how fast (5 minutes)"
 	@echo "make torture                          kill a run 60 times, compare it with an undisturbed one (15 minutes)"
 	@echo "make clean                            remove outputs/ (caches in data/ stay)"
 
@@ -38,6 +39,9 @@ tensorboard: .venv/installed
 
 bench: .venv/installed
 	for name in training probe decoding scaling memory startup; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+gpu: .venv/installed
+	$(BIN)/python -m benchmarks.gpu
 
 torture: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture --kills 60
