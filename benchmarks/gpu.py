@@ -66,8 +66,10 @@ FULL_LIMIT_S = 270
 SAME_PIXEL = 1e-3  # of a channel's deviation, which is some 60 levels of 255
 OTHER_BOXES = 1e-3  # share of the images whose crop may be another: a product just at one half is rounded up or down
 GREY_LEVELS = 2.0  # a GPU resizes in floating point, a CPU in whole levels, twice
-# How far the losses may be from the CPU's in fp32, at any step; how far features may, as vectors, of any image.
-LOSS_APART = {"fp32": 0.01, "bf16": 0.05, "fp16": 0.05}
+# How far the losses may be from the CPU's in fp32, at any step. On a CPU (AMD EPYC, torch 2.14.1, CIFAR-10) one thread
+# is 0.12 % from two, which round differently, and bf16 0.13 %; on the few pictures of `smoke` bf16 is further off.
+LOSS_APART = {"fp32": 0.005, "bf16": 0.03, "fp16": 0.03}
+# How far features may be, as vectors, of any image: there bf16 is 0.076 from fp32 (DeiT-Tiny), fp16 0.009.
 FEATURES_APART = {"fp32": 5e-3, "bf16": 0.1, "fp16": 0.02}
 
 
@@ -201,7 +203,7 @@ def equal_steps(data: Data) -> Iterator[Row]:
             apart = max(abs(a - b) / b for a, b in zip(found, expected, strict=True))
             fell = expected[-1] < expected[0]  # else nothing was trained, and anything would be near
             said = f"loss {found[0]:.4f} to {found[-1]:.4f}, the CPU's to {expected[-1]:.4f}; {apart:.2%} apart at most"
-            return apart <= most and fell, f"{said} ({most:.0%} allowed)"
+            return apart <= most and fell, f"{said} ({most:.1%} allowed)"
 
         yield attempt(f"{STEPS} steps in {name}: the CPU's losses in fp32", compare)
 
@@ -240,7 +242,7 @@ def waits(data: Data) -> Iterator[Row]:
     """Steps of the CNN, of the probe's head and of an evaluation, in which the CPU must not wait for the GPU."""
     config, device = data.context.config, data.context.device
     part = on_device(few(data, WATCHED_STEPS * config.cnn_batch_size))
-    encoder = load_encoder(config, device, data.context.precision.dtype)
+    encoder = load_encoder(config, device, data.context.precision.dtype, say=hush)
 
     def steps_of(run: Run) -> tuple[bool, str]:
         count = min(WATCHED_STEPS, -(-len(run.train) // run.batch_size))
@@ -287,7 +289,7 @@ def streaming(data: Data) -> Iterator[Row]:
         return same, f"{len(part.train):,} images, 2 epochs; {speeds[0]:,.0f} and {speeds[1]:,.0f} images/s"
 
     def features() -> tuple[bool, str]:
-        encoder = load_encoder(config, data.context.device, data.context.precision.dtype)
+        encoder = load_encoder(config, data.context.device, data.context.precision.dtype, say=hush)
         values = []
         for streamed in (False, True):
             images = on_device(part, streamed=streamed).train.images[:FEATURE_IMAGES]
@@ -331,7 +333,7 @@ def again(data: Data) -> Iterator[Row]:
         return same, f"{len(part.train):,} images, 2 epochs: history, weights, probabilities"
 
     def features() -> tuple[bool, str]:
-        encoder = load_encoder(config, data.context.device, data.context.precision.dtype)
+        encoder = load_encoder(config, data.context.device, data.context.precision.dtype, say=hush)
         images = data.val.images[:FEATURE_IMAGES].to(data.context.device)
         return torch.equal(encoder(images), encoder(images)), f"{len(images):,} images"
 
