@@ -14,9 +14,9 @@ from hw1_utils.data import Data
 from hw1_utils.device import now
 
 
-def load(**overrides: object) -> Data:
+def load(profile: str = "full", **overrides: object) -> Data:
     """The full data under the environment's settings (HW1_DATA, HW1_WEIGHTS)."""
-    return experiment.load(make_config("full", **overrides))
+    return experiment.load(make_config(profile, **overrides))
 
 
 def side_by_side(
@@ -68,15 +68,21 @@ def ratio(slow: list[float], fast: list[float]) -> float:
 
 def show(title: str, columns: list[str], rows: list[list[object]], data: Data) -> None:
     """Print a Markdown table and the machine it was measured on."""
-    machine = data.context.environment
-    packages = machine["packages"]
-    print(f"\n**{title}**\n")
-    print("| " + " | ".join(columns) + " |")
-    print("|---" * len(columns) + "|")
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |")
-    print(
-        f"\n{machine['device']}, {machine['torch_threads']} threads, {data.context.precision.name}, "
-        f"Python {machine['python']}, torch {packages['torch']}, timm {packages['timm']}, "
-        f"commit {machine['git_commit']}"
+    print(f"\n**{title}**\n\n{table(columns, rows)}\n\n{machine(data)}")
+
+
+def table(columns: list[str], rows: list[list[object]]) -> str:
+    """In Markdown."""
+    lines = [" | ".join(map(str, row)) for row in (columns, *rows)]
+    return "\n".join([f"| {lines[0]} |", "|---" * len(columns) + "|", *(f"| {line} |" for line in lines[1:])])
+
+
+def machine(data: Data) -> str:
+    """In one line: what the numbers were measured on, and with which versions."""
+    stamp = data.context.environment
+    packages = stamp["packages"]
+    return (
+        f"{stamp['device']}, {stamp['torch_threads']} threads, {data.context.precision.name}, "
+        f"Python {stamp['python']}, torch {packages['torch']}, timm {packages['timm']}, "
+        f"commit {stamp['git_commit']}"
     )

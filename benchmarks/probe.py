@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hw1_utils.data import Data
+from hw1_utils.data import Data, Split
 from hw1_utils.experiment import probe
 from hw1_utils.features import compute, extract
 from hw1_utils.models import load_encoder
@@ -20,12 +20,32 @@ from .common import load, own_process, rate, ratio, show, side_by_side
 IMAGES, FORMAT_IMAGES, LITERAL_IMAGES, LITERAL_EPOCHS = 512, 5000, 256, 30
 
 
-def extraction(data: Data) -> None:
-    """Raw uint8 images to cached features, against the encoder alone on inputs that are ready."""
+def _literal(data: Data, train: Split, val: Split) -> tuple:
+    """The literal probe, its encoder inside the loop, as arguments of `own_process`."""
+    config = data.context.config
+    plain = load_encoder(config, torch.device("cpu"), torch.float32)  # the other process takes it to the device
+    model = nn.Sequential(plain.backbone, nn.Linear(plain.head_columns, len(data.classes)))
+    transform = literal.eval_transform(plain.mean.tolist(), plain.std.tolist(), plain.input_size[0])
+    folder, size = config.data_path / "train", config.probe_batch_size
+    loaders = [
+        literal.loader(folder, transform, size, names=split.paths, shuffle=split is train) for split in (train, val)
+    ]
+    return literal.Experiment, model, *loaders, data.context.device
+
+
+def extraction(data: Data, count: int = IMAGES) -> dict[str, list[float]]:
+    """Raw uint8 images to cached features, against the encoder alone on inputs that are ready, and the literal epoch.
+
+    Returns:
+        Seconds of each round: bare, fp32 and package for `count` images, literal for LITERAL_IMAGES.
+    """
     context = data.context
-    images, size = data.train.images[:IMAGES], context.config.extract_batch_size
+    images, size = data.train.images[:count], context.config.extract_batch_size
     fast, plain = (load_encoder(context.config, context.device, d) for d in (context.precision.dtype, torch.float32))
-    ready = {encoder.dtype: encoder.preprocess(images) for encoder in (fast, plain)}
+    ready = {
+        encoder.dtype: torch.cat([encoder.preprocess(part) for part in images.split(size)]) for encoder in (fast, plain)
+    }
+    few = data.subset(LITERAL_IMAGES, seed=0).train
 
     def bare(encoder) -> None:
         with torch.inference_mode():
@@ -37,16 +57,19 @@ def extraction(data: Data) -> None:
             compute(fast, images, size, Path(folder), say=lambda line: None)
 
     work = {"bare": lambda: bare(fast), "fp32": lambda: bare(plain), "package": package}
-    seconds = side_by_side(work, context.device, rounds=3)
+    with own_process(*_literal(data, few, few)) as call:
+        seconds = side_by_side(work | {"literal": lambda: call("epoch")}, context.device, rounds=3)
     rows = [
-        [f"bare encoder, {context.precision.name}", rate(IMAGES, seconds["bare"]), ""],
-        ["bare encoder, fp32", rate(IMAGES, seconds["fp32"]), ""],
-        ["`extract`: resize, normalise, encode, pool, hash, cache", rate(IMAGES, seconds["package"]), ""],
+        [f"bare encoder, {context.precision.name}", rate(count, seconds["bare"]), ""],
+        ["bare encoder, fp32", rate(count, seconds["fp32"]), ""],
+        ["`extract`: resize, normalise, encode, pool, hash, cache", rate(count, seconds["package"]), ""],
+        ["literal pipeline, of an epoch", rate(len(few), seconds["literal"]), ""],
         ["`extract` over bare encoder", "", f"{ratio(seconds['bare'], seconds['package']):.2f}"],
         ["`extract` over bare encoder in fp32", "", f"{ratio(seconds['fp32'], seconds['package']):.2f}"],
     ]
-    title = f"Feature extraction, {IMAGES} images in batches of {size}, 3 rounds in turn, {fast.label}"
+    title = f"Feature extraction, {count} images in batches of {size}, 3 rounds in turn, {fast.label}"
     show(title, ["What", "Images/s: median (range)", "Ratio"], rows, data)
+    return seconds
 
 
 def formats(data: Data) -> None:
@@ -70,21 +93,13 @@ def whole(data: Data) -> None:
     with tempfile.TemporaryDirectory() as cache:
         # Features are not there yet, neither on disk nor in this process.
         config = replace(context.config, data_dir=f"{cache}/none", probe_epochs=LITERAL_EPOCHS)
-        few = replace(data, context=replace(context, config=config, known={}), train=train, val=val)
+        few = replace(data, context=replace(context, config=config, computed={}), train=train, val=val)
         encoder = load_encoder(config, context.device, context.precision.dtype)
         started = time.perf_counter()
         run = probe(extract(encoder, few))
         train_only(run)
         ours = time.perf_counter() - started
-    plain = load_encoder(context.config, context.device, torch.float32)
-    model = nn.Sequential(plain.backbone, nn.Linear(plain.features, len(data.classes)).to(context.device))
-    transform = literal.eval_transform(plain.mean.tolist(), plain.std.tolist(), plain.input_size[0])
-    folder = context.config.data_path / "train"
-    loaders = [
-        literal.loader(folder, transform, run.batch_size, names=split.paths, shuffle=split is train)
-        for split in (train, val)
-    ]
-    with own_process(literal.Experiment, model, *loaders, context.device) as call:
+    with own_process(*_literal(data, train, val)) as call:
         theirs = 0.0
         for epoch in range(1, LITERAL_EPOCHS + 1):
             theirs += call("epoch")

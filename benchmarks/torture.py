@@ -40,7 +40,7 @@ from hw1_utils.report import tables
 MOVES = 60  # files that a run moves into place, about
 
 
-def story(folder: Path) -> None:
+def story(folder: Path, device: str = "cpu") -> None:
     """What is done, killed and done again: everything below `folder`, the images in `folder/toy`."""
     torch.set_num_threads(1)
     features.CHUNK = 64  # several chunks
@@ -50,7 +50,7 @@ def story(folder: Path) -> None:
         "full",
         data_dir=str(folder / "toy"),
         output_dir=str(folder / "out"),
-        device="cpu",
+        device=device,
         encoder="test_vit",
         weights="random",
         cnn_epochs=12,
@@ -78,14 +78,14 @@ def story(folder: Path) -> None:
     clear_emptied(config.runs_path, patience_s=0)  # how many there are depends on when it was killed
 
 
-def run(folder: Path, *, after: float | None = None, at_move: int | None = None) -> str | None:
+def run(folder: Path, *, device: str = "cpu", after: float | None = None, at_move: int | None = None) -> str | None:
     """Run the story in a new process and kill it. Returns the phase in which it was killed; None: it got through.
 
     Args:
         after: seconds from its first word to the kill.
         at_move: it kills itself before (even) or after (odd) moving the file number at_move // 2 into place.
     """
-    command = [sys.executable, "-m", "benchmarks.torture", "--story", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.torture", "--device", device, "--story", str(folder)]
     if at_move is not None:
         command += ["--at-move", str(at_move)]
     phase = "start"
@@ -172,7 +172,7 @@ def left_on_disk(folder: Path) -> dict[str, object]:
     return found
 
 
-def torture(home: Path, kills: int, seed: int = 0, say: object = print) -> Counter:
+def torture(home: Path, kills: int, seed: int = 0, say: object = print, device: str = "cpu") -> Counter:
     """Kill runs below `home` `kills` times; compare each that got through. Returns how often each phase was hit.
 
     Raises:
@@ -181,7 +181,7 @@ def torture(home: Path, kills: int, seed: int = 0, say: object = print) -> Count
     moments = random.Random(seed)
     make_toy_folder(home / "whole" / "toy", train=100)
     started = time.monotonic()
-    assert run(home / "whole") is None
+    assert run(home / "whole", device=device) is None
     span = time.monotonic() - started
     expected = left_on_disk(home / "whole")
     hit: Counter = Counter()
@@ -190,11 +190,11 @@ def torture(home: Path, kills: int, seed: int = 0, say: object = print) -> Count
         shutil.copytree(home / "whole" / "toy", folder / "toy")  # with the times of change, which are part of a key
         while True:
             if hit.total() >= kills:
-                phase = run(folder)
+                phase = run(folder, device=device)
             elif hit.total() % 2:
-                phase = run(folder, at_move=moments.randrange(2, 2 * MOVES))
+                phase = run(folder, device=device, at_move=moments.randrange(2, 2 * MOVES))
             else:
-                phase = run(folder, after=moments.uniform(0, span / 3))
+                phase = run(folder, device=device, after=moments.uniform(0, span / 3))
             if phase is None:
                 break
             hit[phase] += 1
@@ -210,16 +210,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--story", type=Path, help=argparse.SUPPRESS)  # what `run` starts
     parser.add_argument("--at-move", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.story:
         if options.at_move:
             die_at_move(options.at_move)
-        story(options.story)
+        story(options.story, options.device)
     else:
         with tempfile.TemporaryDirectory() as home:
-            hit = torture(Path(home), options.kills, options.seed)
+            hit = torture(Path(home), options.kills, options.seed, device=options.device)
         print("\n| Killed while at work on | Times |\n|---|---|")
         for phase, times in hit.items():
             print(f"| {phase} | {times} |")

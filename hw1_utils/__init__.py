@@ -5,9 +5,10 @@
 
 from importlib import import_module
 
+from .questions import STUDIES
+
 __version__ = "0.1.0"
 
-_STUDIES = ("calibration", "disagreement", "flips", "input_size", "learning_curve", "logreg", "seeds")
 _PUBLIC = {
     "config": ("make_config",),
     "experiment": ("load", "load_test", "cnn", "probe", "train", "evaluate_on_test"),
@@ -20,7 +21,7 @@ _PUBLIC = {
     "report.tables": ("compare", "outcomes"),
     "report.conclusion": ("conclusion",),
     "studies": ("asked",),
-    **{f"studies.{name}": (name,) for name in _STUDIES},
+    **{f"studies.{name}": (name,) for name, files in STUDIES.items() if files},
     "studies.sanity": ("sanity_check",),
     "deploy.saved": ("save_models", "load_model", "predict"),
     "errors": ("Hw1Error",),

@@ -49,10 +49,11 @@ def sample_boxes(count: int, size: int, generator: torch.Generator) -> Tensor:
     height = (area / log_ratio.exp()).sqrt().round()
     fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
     first = fits.int().argmax(1, keepdim=True)  # 0 where none fits; corrected below
-    height, width = (side.gather(1, first).squeeze(1) for side in (height, width))
-    height, width = (torch.where(fits.any(1), side, size) for side in (height, width))
+    height, width = (drawn.gather(1, first).squeeze(1) for drawn in (height, width))
+    height, width = (torch.where(fits.any(1), length, size) for length in (height, width))
     top, left = (
-        (torch.rand(count, device=device, generator=generator) * (size - side + 1)).floor() for side in (height, width)
+        (torch.rand(count, device=device, generator=generator) * (size - length + 1)).floor()
+        for length in (height, width)
     )
     return torch.stack([top, left, height, width], dim=1).long()
 
@@ -102,7 +103,7 @@ def shift(images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
     index = torch.arange(size, device=images.device)
     rows = offsets[:, :1] + index  # B×S
     columns = offsets[:, 1:] + torch.where(flips[:, None], index.flip(0), index)
-    rows, columns = ((size - 1) - ((size - 1) - side.abs()).abs() for side in (rows, columns))
+    rows, columns = ((size - 1) - ((size - 1) - at.abs()).abs() for at in (rows, columns))
     batch = torch.arange(len(images), device=images.device)[:, None, None]
     return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 

@@ -1,6 +1,7 @@
 """Every knob, once. `make_config()` reads the profile and the environment; overrides win over both."""
 
 import difflib
+import hashlib
 import json
 import os
 import typing
@@ -10,8 +11,11 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 
 from .device import find_device
-from .errors import Hw1Error
-from .io.weight_files import DEFAULT_ENCODER, check_named, encoder_named_by
+from .errors import Hw1Error, some
+from .io.attached import INPUT, attached
+from .io.cifar10 import attached_cifar10
+from .io.weight_files import DEFAULT_ENCODER, attached_weights, check_named, encoder_among, encoder_named_by
+from .questions import STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
 LARGEST_SEED = 2**32 - 2**10  # scikit-learn's generators take 32 bits; further seeds count up from it
@@ -41,11 +45,6 @@ PROFILES: Mapping[str, dict] = {
         "study_images": 30,
     },
 }
-
-STUDIES = (  # further questions, in the notebook's order; the first two are trainings beside the comparison
-    *("blocks", "recipes", "input_size", "learning_curve", "logreg"),
-    *("calibration", "disagreement", "seeds", "flips"),
-)
 
 
 def knob(
@@ -120,7 +119,7 @@ class Config:
     study_images: int = knob(5000, "training images of the input-size study", low=2)
     fresh: bool = knob(False, "start over instead of using what is finished or interrupted on disk")
     skip_unreadable: bool = knob(False, "leave out and name files that are no readable images, instead of stopping")
-    output_dir: str = knob(".", "runs/ and results/ are made in it", path=True)
+    output_dir: str = knob(".", "runs/ and results/ are made in it", path=True, env="HW1_OUTPUT")
     backup_dir: str | None = knob(None, "for a second copy of finished work, as on a mounted Drive", path=True)
 
     def __post_init__(self) -> None:
@@ -145,7 +144,7 @@ class Config:
 
     @property
     def asked(self) -> list[str]:
-        """The further questions of the run, out of `STUDIES`."""
+        """The further questions of the run, out of `questions.STUDIES`."""
         words = self.studies.lower()
         return {"all": list(STUDIES), "none": []}.get(words, _names(words))
 
@@ -175,8 +174,15 @@ class Config:
 
     @property
     def cache_path(self) -> Path:
-        """Decoded images and encoder features: beside the data folder, shared by all profiles."""
-        return self.data_path.with_name(self.data_path.name + ".cache")
+        """Decoded images and encoder features: beside the data folder, shared by all profiles.
+
+        Where that may only be read, as on Kaggle, a folder of the repository's `data/` for each such place.
+        """
+        beside = self.data_path.with_name(self.data_path.name + ".cache")
+        if os.access(next(place for place in beside.parents if place.exists()), os.W_OK):
+            return beside
+        digest = hashlib.sha256(os.fsencode(self.data_path)).hexdigest()
+        return _place(f"data/{self.data_path.name}-{digest[:8]}.cache")
 
     @property
     def output_path(self) -> Path:
@@ -294,9 +300,10 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
         profile: full, quick, smoke, or auto (HW1_PROFILE if set; else full with a GPU, quick without).
         **overrides: any field of `Config`; they win over the profile and the environment.
 
-    Environment: HW1_PROFILE; HW1_DATA (data_dir), HW1_WEIGHTS (weights) and HW1_ENCODER (encoder), none of which the
-    smoke profile reads; HW1_OVERRIDES, any fields as a JSON object, in which the command line hands on its options.
-    What is empty counts as not given, in all of them: a variable that Make exports unset, an option without its value.
+    Environment: HW1_PROFILE; HW1_DATA (data_dir), HW1_WEIGHTS (weights), HW1_ENCODER (encoder) and HW1_OUTPUT
+    (output_dir), none of which the smoke profile reads; HW1_OVERRIDES, any fields as a JSON object, in which the
+    command line hands on its options. What is empty counts as not given, in all of them: a variable that Make exports
+    unset, an option without its value.
 
     Raises:
         Hw1Error: unknown profile or field (the nearest valid name is given), wrong type or range.
@@ -327,7 +334,26 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
             check_named(_place(weights), _names(str(settings["encoder"])))
         else:
             settings["encoder"] = encoder_named_by(_place(weights))
+    if weights is None and "encoder" not in settings:
+        settings["encoder"] = encoder_among(list(dict.fromkeys(attached_weights().values())), str(INPUT))
+    if "data_dir" not in settings:
+        settings["data_dir"] = _attached_data()
     return Config(**settings)
+
+
+def _attached_data() -> str:
+    """The folder of images that is attached to a Kaggle notebook, if there is one, else CIFAR-10's.
+
+    Raises:
+        Hw1Error: several are attached.
+    """
+    folders = [str(folder) for folder in attached().folders]
+    if len(folders) + bool(attached_cifar10()) > 1:
+        also = [f"{Config.data_dir} (CIFAR-10)"] if attached_cifar10() else []
+        raise Hw1Error(
+            f"Images of several kinds are attached: choose one of {some(folders + also)} with HW1_DATA, or data_dir=."
+        )
+    return folders[0] if folders else Config.data_dir
 
 
 def _given(settings: Mapping[str, object]) -> dict[str, object]:

@@ -31,7 +31,7 @@ class Context:
     environment: dict  # code, versions, hardware: see `device.environment`
     room: Room = field(default_factory=Room)  # for all arrays together; what finds none stays on disk
     backup: Backup = field(default_factory=lambda: Backup(None))
-    known: dict = field(default_factory=dict)  # larger images and features of this run, by what they depend on
+    computed: dict = field(default_factory=dict)  # larger images and features of this run, by what they depend on
     lock: FileLock | None = None  # held for as long as this object lives: no other run writes to the same folder
 
     @property

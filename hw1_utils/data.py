@@ -1,9 +1,14 @@
-"""From files to batches on the device: what the models see. Knows no particular dataset."""
+"""From files to batches on the device: what the models see. Knows no particular dataset.
+
+Pixels and features are `Rows` (io/arrays.py): a tensor of N rows that lies on the device or, where that has no room for
+it, in a file, from which batches are read ahead. Who takes rows or batches of them need not know which.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -44,7 +49,7 @@ class Split:
     def sha256(self) -> str:
         """SHA-256 of pixels and labels."""
         if self.whole_sha256:
-            rows = sha256_tensors({"part": self.images.part})
+            rows = sha256_tensors({"part": self.images.index})
             return hashlib.sha256(f"{self.whole_sha256} {rows}".encode()).hexdigest()
         return sha256_tensors({"images": self.images.values, "labels": self.labels})
 
@@ -150,8 +155,13 @@ def _generator(seed: int, epoch: int, stream: str, device: torch.device | str = 
 # ---- which files, which pixels
 
 
-def decode(config: Config, chosen: dict[str, Part], levels: Levels) -> dict[str, Split]:
+def decode(
+    config: Config, chosen: dict[str, Part], levels: Levels, *, unreadable: Path | None = None
+) -> dict[str, Split]:
     """The files of each part as a Split, on the CPU. Those of all parts that cannot be read are named at once.
+
+    Args:
+        unreadable: the table that lists those files, all of them; none is left where all can be read.
 
     Raises:
         Hw1Error: unreadable images.
@@ -161,9 +171,10 @@ def decode(config: Config, chosen: dict[str, Part], levels: Levels) -> dict[str,
         for name, part in chosen.items()
     }
     bad = [(chosen[name].paths[row], why) for name, (_, failures) in read.items() for row, why in failures.items()]
-    if "train" in chosen:  # a run's beginning; at its end the test alone is read again
-        table = config.results_path / "unreadable.csv"
-        write_csv(table, pd.DataFrame(bad, columns=["path", "why"])) if bad else table.unlink(missing_ok=True)
+    if unreadable and bad:
+        write_csv(unreadable, pd.DataFrame(bad, columns=["path", "why"]))
+    elif unreadable:
+        unreadable.unlink(missing_ok=True)
     named = some([f"{path} ({why})" for path, why in bad])
     whole = "the whole list: results/unreadable.csv"
     if bad and not config.skip_unreadable:
@@ -203,7 +214,7 @@ def at_side(split: Split, side: int, context: Context) -> Split:
     if split.side >= side:
         return split
     key = ("images", split.sha256, side)
-    if key not in context.known:
+    if key not in context.computed:
         config = context.config
         size = len(split) * 3 * side**2 / 1e6
         print(
@@ -213,8 +224,8 @@ def at_side(split: Split, side: int, context: Context) -> Split:
         if failures:
             raise Hw1Error(f"{split.paths[min(failures)]} could be read before and cannot be now: run again.")
         larger = replace(split, images=Rows(images), whole_sha256="")
-        context.known[key] = larger.to(context.device, context.room)
-    return context.known[key]
+        context.computed[key] = larger.to(context.device, context.room)
+    return context.computed[key]
 
 
 def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,10 +238,7 @@ def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     for part in images.split(STATISTICS_CHUNK):
         for count, channel in zip(counts, part.cpu().unbind(1), strict=True):
             count += torch.bincount(channel.flatten(), minlength=256)
-    means, stds = [], []
-    for weights in counts.double():
-        weights /= weights.sum()
-        mean = (weights * levels).sum()
-        means.append(mean)
-        stds.append((weights * (levels - mean) ** 2).sum().sqrt().clamp(min=1 / 255))  # a channel may be constant
-    return torch.stack(means).float(), torch.stack(stds).float()
+    weights = counts / counts.sum(1, keepdim=True, dtype=torch.float64)
+    means = (weights * levels).sum(1)
+    stds = (weights * (levels - means[:, None]) ** 2).sum(1).sqrt().clamp(min=1 / 255)  # a channel may be constant
+    return means.float(), stds.float()

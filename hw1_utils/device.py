@@ -46,6 +46,8 @@ def find_device(name: str = "auto") -> torch.device:
     """
     if name == "cpu":
         return torch.device("cpu")
+    # With it cuBLAS gives the same numbers each time. It is read once, at the first product, which comes now.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         # A visible GPU can be too old for this build of torch and fail only at its first operation.
         torch.ones(2, 2, device="cuda").matmul(torch.ones(2, 2, device="cuda")).sum().item()
@@ -72,8 +74,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 
 def make_deterministic() -> None:
-    """Same machine, same config: same numbers."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    """Same machine, same config: same numbers. What cuBLAS needs for it is set by `find_device`."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 

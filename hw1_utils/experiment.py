@@ -28,17 +28,17 @@ from .device import Precision
 from .errors import Hw1Error
 from .features import Features, extract_split, standardization
 from .io import cifar10
-from .io.arrays import check_disk
+from .io.arrays import Rows, check_disk
 from .io.checkpoint import Checkpoint
 from .io.files import read_checked, sha256_tensors, write_csv
 from .io.folders import Folder, Part, read_folder
-from .io.images import measure_sizes
+from .io.images import Sizes, measure_sizes
 from .io.progress import Progress, history_table
 from .io.splits import choose
 from .io.toy import make_toy_folder
 from .io.tracking import Tracker, clear_emptied
 from .io.weights import check_names
-from .models import CNN, FrozenEncoder, Preprocessed, Probe, blank_probe, folded, sketch_encoders
+from .models import CNN, AfterPreprocessing, FrozenEncoder, Probe, blank_probe, folded, sketch_encoders
 from .optim import RECIPES, Optimization, Recipe, make_optimization
 from .training import Predictions, evaluate, fit, judged
 
@@ -66,35 +66,22 @@ def load(config: Config) -> Data:
     if config.is_cifar10:
         cifar10.ensure_cifar10(config.data_path)
         folder, chosen = _read(config)
-    _check_disk(context, chosen, encoders)
-    train, val, test = decode(config, chosen, grey_levels(config, folder.parts["train"])).values()
-    if not folder.has_test:  # the parts were made here, and others may want the same ones
-        made = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
-        write_csv(config.results_path / "split.csv", pd.concat(made))
+    sizes = measure_sizes([str(config.data_path / path) for path in chosen["train"].paths])
+    if sizes:  # else no file can be read, which is said with their names when they are decoded
+        _check_disk(context, chosen, encoders, sizes)
+    levels = grey_levels(config, folder.parts["train"])
+    train, val, test = decode(config, chosen, levels, unreadable=config.results_path / "unreadable.csv").values()
     train, val = (split.to(context.device, context.room) for split in (train, val))
-    sizes = measure_sizes([str(config.data_path / path) for path in train.paths])
     mean, std = pixel_statistics(train.images.values)
     if config.is_cifar10:
         cifar10.check_statistics(mean.tolist(), std.tolist(), list(train.counts().values()))
-    else:
-        print(sizes.describe(config.image_size))
     data = Data(context, train, val, mean, std, chosen["test"], test.counts(), max(sizes.largest))
-    if data.leading == "balanced_accuracy":
-        counts = train.counts().values()
-        few, many = min(counts), max(counts)
-        hint = "" if config.class_weights else "; with class_weights=True rare classes count as much in the loss"
-        print(f"{few:,} to {many:,} training images a class: balanced accuracy and macro F1 come first{hint}")
-    machine = context.environment
-    print(
-        f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
-        f"{len(test):,} test images in {len(train.classes)} classes\n"
-        f"device {machine['device']} ({machine['torch_threads']} threads), precision {context.precision.name}"
-    )
+    _describe(data, test, sizes, parts_made=not folder.has_test)
     return data
 
 
 def load_test(data: Data) -> Split:
-    """The test images. For the final evaluation, after all training.
+    """The test images: to be read when all models that are compared are trained, and not before.
 
     Raises:
         Hw1Error: images that could be read before and cannot be now.
@@ -109,15 +96,11 @@ def _read(config: Config) -> tuple[Folder, dict[str, Part]]:
     return folder, choose(folder, config.data_path.name, config.seed, **sizes)
 
 
-def _check_disk(context: Context, chosen: dict[str, Part], encoders: list[FrozenEncoder]) -> None:
+def _check_disk(context: Context, chosen: dict[str, Part], encoders: list[FrozenEncoder], sizes: Sizes) -> None:
     """Compare what will be cached, decoded images and features, with the free disk, before anything is decoded."""
     config = context.config
     images = sum(map(len, chosen.values()))
-    try:
-        largest = max(measure_sizes([str(config.data_path / path) for path in chosen["train"].paths]).largest)
-    except ValueError:  # nothing can be read: that will be said, with the files' names
-        return
-    wanted = {encoder.side_for(config.image_size, largest) for encoder in encoders}
+    wanted = {encoder.side_for(config.image_size, max(sizes.largest)) for encoder in encoders}
     features = sum(images * encoder.columns * 4 for encoder in encoders)
     needed = sum(images * 3 * side**2 for side in {config.image_size, *wanted}) + features
     streamed = max(0, needed - context.room.left)
@@ -125,7 +108,39 @@ def _check_disk(context: Context, chosen: dict[str, Part], encoders: list[Frozen
     check_disk(config.cache_path, needed + min(streamed, features), streamed)
 
 
+def _describe(data: Data, test: Split, sizes: Sizes, *, parts_made: bool) -> None:
+    """Say what is trained on, and by what; of parts that were made here, write down which they are."""
+    context, train, val = data.context, data.train, data.val
+    config, machine = context.config, context.environment
+    if parts_made:  # others may want the same ones
+        made = [pd.DataFrame({"path": split.paths, "part": split.name}) for split in (train, val, test)]
+        write_csv(config.results_path / "split.csv", pd.concat(made))
+    if not config.is_cifar10:
+        print(sizes.describe(config.image_size))
+    if data.leading == "balanced_accuracy":
+        counts = train.counts().values()
+        few, many = min(counts), max(counts)
+        hint = "" if config.class_weights else "; with class_weights=True rare classes count as much in the loss"
+        print(f"{few:,} to {many:,} training images a class: balanced accuracy and macro F1 come first{hint}")
+    print(
+        f"profile {config.profile}: {len(train):,} train, {len(val):,} val, "
+        f"{len(test):,} test images in {len(train.classes)} classes\n"
+        f"device {machine['device']} ({machine['torch_threads']} threads), precision {context.precision.name}"
+    )
+
+
 # ---- a run
+
+
+@dataclass(frozen=True)
+class FromPixels:
+    """A run's model with all that comes before it, images in: for measuring and for use. The loop needs none of it."""
+
+    model: nn.Module  # of images to logits, in its initial state: a CNN itself, an encoder with its head
+    samples: Samples  # to train it on
+    arithmetic: Callable[[Tensor], tuple[nn.Module, Tensor]]  # an image -> all its multiply-adds: module and input
+    assemble: Callable[[nn.Module], nn.Module]  # a trained `Run.model` -> what takes images as `model` does
+    blank: Callable[[], nn.Module]  # makes another `model`, with any weights, in another process too
 
 
 @dataclass(frozen=True)
@@ -137,19 +152,17 @@ class Run:
     variant: str  # recipe of a CNN, pooling of a probe
     details: dict[str, str]  # columns that say exactly which model this is
     data: Data
-    model: nn.Module  # what is trained, in its initial state: a CNN on images, a head on features
-    precision: Precision  # of `model`
+    # What the loop is about: a CNN and images, or a head and features.
+    model: nn.Module  # in its initial state; a copy of it is trained
+    precision: Precision
     recipe: Recipe
     epochs: int
     batch_size: int
-    train: Samples  # of `model`
+    seed: int
+    train: Samples
     val: Samples
     samples: Callable[[Split], Samples]  # of any other split; a probe's images go through the encoder for it
-    whole: nn.Module  # `model` with all that comes before it, from images to logits: what is traced and timed
-    image_samples: Samples  # to train `whole` on
-    assemble: Callable[[nn.Module], nn.Module]  # a trained `model` -> what takes images as `whole` does
-    blank: Callable[[], nn.Module]  # makes another `whole`, with any weights, in another process too
-    seed: int
+    from_pixels: FromPixels
     features: Features | None = None  # of a probe
     teacher_seconds: float = 0.0  # spent on training another model first, to learn from it
 
@@ -178,13 +191,13 @@ class Run:
 
     @property
     def image_size(self) -> int:
-        """Side of the images that `whole` takes."""
-        return self.image_samples.inputs.shape[-1]
+        """Side of the images that `from_pixels.model` takes."""
+        return self.from_pixels.samples.inputs.shape[-1]
 
     @property
     def optimization(self) -> Callable[[nn.Module], Optimization]:
-        """The recipe over the whole training, for `model`, `whole` or a copy of them."""
-        return partial(
+        """The recipe over the whole training, for `model`, `from_pixels.model` or a copy of them."""
+        return partial(  # no closure: it is pickled for the process whose memory is measured
             make_optimization,
             recipe=self.recipe,
             steps=self.epochs * -(-len(self.train) // self.batch_size),
@@ -214,12 +227,6 @@ class Run:
             "targets": sha256_tensors({"targets": self.train.targets})[:16],
         }
 
-    def arithmetic(self, image: Tensor) -> tuple[nn.Module, Tensor]:
-        """A module and its input that hold every multiply-add between one image's pixels and its logits."""
-        if self.features:
-            return Preprocessed(self.whole), self.features.encoder.preprocess(image)
-        return self.whole, self.image_samples.transform(image, None)
-
     def too_large(self) -> Hw1Error:
         """What there is to say where the GPU's memory does not hold a batch."""
         return Hw1Error(
@@ -236,11 +243,11 @@ class Run:
         return Checkpoint(self.folder / "state" / f"{name}.safetensors", self.depends_on(), keep)
 
 
-def cnn(data: Data, recipe: str = "", *, teacher: "Trained | None" = None, seed: int | None = None) -> Run:
+def cnn(data: Data, name: str = "", *, teacher: "Trained | None" = None, seed: int | None = None) -> Run:
     """The assignment's CNN from scratch.
 
     Args:
-        recipe: one of `optim.RECIPES`; if left out, the headline's, `Config.cnn_recipe`.
+        name: of a recipe, one of `optim.RECIPES`; if left out, the headline's, `Config.cnn_recipe`.
         teacher: a trained probe, for the recipe `distilled`: the CNN learns from its probabilities as well as from the
             labels (knowledge distillation).
         seed: of initial weights, order and augmentation; None: `Config.seed`.
@@ -250,44 +257,48 @@ def cnn(data: Data, recipe: str = "", *, teacher: "Trained | None" = None, seed:
     """
     context, config = data.context, data.context.config
     seed = config.seed if seed is None else seed
-    recipe = recipe or config.cnn_recipe
-    if recipe not in RECIPES:
-        raise Hw1Error(f"There is no recipe {recipe!r}: choose {', '.join(RECIPES)}.")
-    hyper, targets = RECIPES[recipe], data.train.labels
-    if (teacher is not None) != (hyper.teacher_weight > 0):
-        raise Hw1Error(f"Recipe {recipe!r} takes {'a' if hyper.teacher_weight else 'no'} teacher.")
+    name = name or config.cnn_recipe
+    if name not in RECIPES:
+        raise Hw1Error(f"There is no recipe {name!r}: choose {', '.join(RECIPES)}.")
+    recipe, targets = RECIPES[name], data.train.labels
+    if (teacher is not None) != (recipe.teacher_weight > 0):
+        raise Hw1Error(f"Recipe {name!r} takes {'a' if recipe.teacher_weight else 'no'} teacher.")
     # With a teacher it has the headline's epochs: else they, and not the teacher, might be the difference.
-    length = RECIPES[config.cnn_recipe if teacher else recipe].length
+    length = RECIPES[config.cnn_recipe if teacher else name].length
     if teacher:
         labels = nn.functional.one_hot(targets, len(data.classes)).float()
-        targets = labels.lerp(teacher.train.probabilities.to(context.device), hyper.teacher_weight)
-    transform = Augmentation(hyper.augmentation, data.mean, data.std)
+        targets = labels.lerp(teacher.train.probabilities.to(context.device), recipe.teacher_weight)
+    # On the device from the beginning: copied there for each batch they would make the CPU wait for a GPU.
+    transform = Augmentation(recipe.augmentation, data.mean.to(context.device), data.std.to(context.device))
     torch.manual_seed(seed)
     model = CNN(len(data.classes), config.image_size).to(context.device, memory_format=torch.channels_last)
 
-    def samples(split: Split, targets: Tensor | None = None) -> Samples:
-        targets = split.labels if targets is None else targets
-        return Samples(split.images, targets, transform, seed)
+    def samples(split: Split) -> Samples:
+        return Samples(split.images, split.labels, transform, seed)
 
+    train_samples = replace(samples(data.train), targets=targets)
     return Run(
-        name="cnn" if recipe == config.cnn_recipe else f"cnn_{recipe}",
-        title=f"CNN, {recipe} recipe",
-        variant=recipe,
-        details={"recipe": recipe, "encoder": "", "weights": "from scratch", "weights_sha256": ""},
+        name="cnn" if name == config.cnn_recipe else f"cnn_{name}",
+        title=f"CNN, {name} recipe",
+        variant=name,
+        details={"recipe": name, "encoder": "", "weights": "from scratch", "weights_sha256": ""},
         data=data,
         model=model,
         precision=context.precision,
-        recipe=hyper,
+        recipe=recipe,
         epochs=getattr(config, length),
         batch_size=config.cnn_batch_size,
-        train=samples(data.train, targets),
+        seed=seed,
+        train=train_samples,
         val=samples(data.val),
         samples=samples,
-        whole=model,
-        image_samples=samples(data.train, targets),
-        assemble=lambda model: model,
-        blank=partial(CNN, len(data.classes), config.image_size),
-        seed=seed,
+        from_pixels=FromPixels(
+            model=model,
+            samples=train_samples,
+            arithmetic=lambda image: (model, transform(image)),
+            assemble=lambda model: model,
+            blank=partial(CNN, len(data.classes), config.image_size),
+        ),
         teacher_seconds=teacher.seconds["total_training_seconds"] if teacher else 0.0,
     )
 
@@ -313,9 +324,7 @@ def probe(features: Features, pooling: str = "cls", *, seed: int | None = None) 
     def standardize(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return (values - mean) / deviation
 
-    def samples(split: Split) -> Samples:
-        known = {"train": features.train, "val": features.val}.get(split.name)
-        rows = (known or extract_split(encoder, split, data)).rows
+    def on(rows: Rows, split: Split) -> Samples:
         return Samples(rows.columns(columns), split.labels, standardize, seed)
 
     def assemble(head: nn.Linear) -> Probe:
@@ -334,31 +343,34 @@ def probe(features: Features, pooling: str = "cls", *, seed: int | None = None) 
             "weights_sha256": encoder.weights_sha256,
         },
         data=data,
-        model=copy.deepcopy(whole.head),
-        precision=Precision("fp32"),  # the head is a sliver of the cost and all of what is trained
+        model=whole.head,
+        precision=Precision("fp32"),  # see `Probe.forward`
         recipe=Recipe(
             optimizer="adamw",
-            lr=config.probe_lr * encoder.features / columns,  # `blocks` has ten times the inputs
+            lr=config.probe_lr * encoder.head_columns / columns,  # `blocks` has ten times the inputs
             weight_decay=config.probe_weight_decay,
             length="probe_epochs",
             schedule="cosine",
         ),
         epochs=config.probe_epochs,
         batch_size=config.probe_batch_size,
-        train=samples(data.train),
-        val=samples(data.val),
-        samples=samples,
-        whole=whole,
-        # Resizing and normalisation are the encoder's own.
-        image_samples=Samples(features.train_images.images, data.train.labels, as_they_are, seed),
-        assemble=assemble,
-        blank=partial(blank_probe, encoder.name, encoder.dtype, len(data.classes), pooling),
         seed=seed,
+        train=on(features.train.rows, data.train),
+        val=on(features.val.rows, data.val),
+        samples=lambda split: on(extract_split(encoder, split, data).rows, split),
+        from_pixels=FromPixels(
+            model=whole,
+            samples=Samples(features.train_images.images, data.train.labels, as_they_are, seed),
+            arithmetic=lambda image: (AfterPreprocessing(whole), encoder.preprocess(image)),
+            assemble=assemble,
+            blank=partial(blank_probe, encoder.name, encoder.dtype, len(data.classes), pooling),
+        ),
         features=features,
     )
 
 
 def as_they_are(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The encoder resizes and normalises by itself. (No lambda: it is pickled, like `Run.optimization`.)"""
     return images
 
 
@@ -399,7 +411,18 @@ def train(run: Run) -> Trained:
         Hw1Error: training diverged, the GPU's memory is too small, or a disk is full; what was finished stays.
     """
     try:
-        return _train(run)
+        _prepare(run)
+        with Progress(run.title, run.epochs, "epochs", every=True) as progress:
+            model, history = fit_run(
+                run,
+                validate=lambda model: evaluate(model, run.val.in_order(), run.precision),
+                tracker=Tracker(run.folder / "logs", frozen=run.features.encoder if run.features else None),
+                checkpoint=run.checkpoint("checkpoint"),
+                progress=progress,
+            )
+            progress.close(f"{run.title}: {history_table(history)}")
+        as_labelled = replace(run.train, targets=run.data.train.labels)  # with a teacher it had others
+        on_train, on_val = (evaluate(model, part.in_order(), run.precision) for part in (as_labelled, run.val))
     except KeyboardInterrupt:
         fresh = run.context.config.fresh
         then = "starts over, as fresh=True asks" if fresh else "continues after the last finished epoch"
@@ -407,47 +430,38 @@ def train(run: Run) -> Trained:
         raise
     except torch.OutOfMemoryError as error:
         raise run.too_large() from error
-
-
-def _train(run: Run) -> Trained:
-    context = run.context
-    state = run.folder / "state"  # git-ignored
-    clear_emptied(context.config.runs_path)
-    if context.config.fresh:
-        shutil.rmtree(state, ignore_errors=True)
-    elif (
-        context.backup.folder
-        and read_checked(state / "checkpoint.safetensors") is None
-        and context.backup.restore(run.folder, f"runs/{run.name}")
-    ):
-        print("  brought back from its copy in backup_dir")
-    with Progress(run.title, run.epochs, "epochs", every=True) as progress:
-        model, history = fit_run(
-            run,
-            validate=lambda model: evaluate(model, run.val.in_order(), run.precision),
-            tracker=Tracker(run.folder / "logs", frozen=run.features.encoder if run.features else None),
-            checkpoint=run.checkpoint("checkpoint"),
-            progress=progress,
-        )
-        progress.close(f"{run.title}: {history_table(history)}")
     seconds = history[-1]["elapsed_seconds"]
     extraction = run.features.train.seconds if run.features else 0.0
     return Trained(
         run=run,
         model=model,
         history=pd.DataFrame(history),
-        train=evaluate(model, replace(run.train, targets=run.data.train.labels).in_order(), run.precision),
-        val=evaluate(model, run.val.in_order(), run.precision),
+        train=on_train,
+        val=on_val,
         seconds={
             "training_seconds": seconds,
             "extraction_seconds": extraction,
-            # Fewer than there are: computed on another machine or with other threads.
+            # Fewer than there are, where others were computed on another machine or with other threads.
             "extraction_timed_images": run.features.train.timed if run.features else 0,
             "teacher_seconds": run.teacher_seconds,
             "total_training_seconds": seconds + extraction + run.teacher_seconds,
             "loop_images_per_second": len(run.train) * len(history) / seconds,
         },
     )
+
+
+def _prepare(run: Run) -> None:
+    """Leave, of what earlier processes did of this training, what this one is to go on with."""
+    config, backup, state = run.context.config, run.context.backup, run.folder / "state"
+    clear_emptied(config.runs_path)
+    if config.fresh:
+        shutil.rmtree(state, ignore_errors=True)
+    elif (
+        backup.folder
+        and read_checked(state / "checkpoint.safetensors") is None
+        and backup.restore(run.folder, f"runs/{run.name}")
+    ):
+        print("  brought back from its copy in backup_dir")
 
 
 def fit_run(run: Run, **options: object) -> tuple[nn.Module, list[dict]]:
@@ -496,7 +510,11 @@ class Result:
 
 
 def evaluate_on_test(trained: Trained, test: Split) -> Result:
-    """The one look at the test set, after all training is done. A probe's encoder sees its images now."""
+    """Judge a trained model on the test images. A probe's encoder sees them now.
+
+    Called when all models that are compared are trained (a test holds notebook and script to that), and nothing is
+    chosen by what comes out. The studies `seeds`, `logreg` and `flips` look at test again, to report alone.
+    """
     run = trained.run
     predictions = evaluate(trained.model, run.samples(test).in_order(), run.precision)
     if len(predictions.labels) != len(test):

@@ -15,7 +15,7 @@ from .device import halving, now
 from .errors import Hw1Error
 from .io.arrays import Room, Rows, empty_array
 from .io.backup import Backup
-from .io.chunks import Chunks
+from .io.chunks import Chunks, Spent
 from .io.progress import Progress
 from .models import FrozenEncoder
 
@@ -30,7 +30,7 @@ class SplitFeatures:
     rows: Rows  # float32 N×D
     seconds: float  # of encoder work on this machine, also when this time they came from disk
     from_cache: int = 0  # how many of the N rows came from disk
-    timed: int = 0  # how many were timed here; from these the seconds of others, computed elsewhere, are reckoned
+    timed: int = 0  # how many were timed on this machine; `seconds` goes by these
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,9 +70,9 @@ def extract_split(encoder: FrozenEncoder, split: Split, data: Data) -> SplitFeat
     """The features of any split of the data's; those that this run has had before are not computed again."""
     context, side = data.context, side_for(encoder, data)
     key = ("features", encoder.key(), split.sha256, side)
-    if key not in context.known:
+    if key not in context.computed:
         try:
-            context.known[key] = compute(
+            context.computed[key] = compute(
                 encoder,
                 at_side(split, side, context).images,
                 context.config.extract_batch_size,
@@ -91,7 +91,7 @@ def extract_split(encoder: FrozenEncoder, split: Split, data: Data) -> SplitFeat
                 f"The GPU's memory is too small for images and features of {encoder.title}: lower memory_mb, so that "
                 "they are streamed, or take device='cpu'."
             ) from error
-    return context.known[key]
+    return context.computed[key]
 
 
 def side_for(encoder: FrozenEncoder, data: Data) -> int:
@@ -126,65 +126,66 @@ def compute(
     Raises:
         Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers.
     """
-    chunks = Chunks(cache, backup or Backup(None))
+    chunks, spent = Chunks(cache, backup or Backup(None)), Spent(machine)
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
-    seconds, here, from_cache, computing = 0.0, 0, 0, 0.0
     with Progress(f"  features of {name}", len(images), "images", say=say) as progress:
         for start in range(0, len(images), CHUNK):
-            end = min(start + CHUNK, len(images))
-            key = _key(encoder, _pieces(images, start, end, batch_size), end - start)
+            rows = range(start, min(start + CHUNK, len(images)))
+            key = _key(encoder, images, rows, batch_size)
             if kept := chunks.load(key):
-                values, cost, timed_there = kept
-                from_cache += end - start
+                values, seconds, where = kept
             else:
-                began = now(encoder.device)
-                values, batch_size = _encode(encoder, images, start, end, batch_size, progress.say)
-                check_finite(values, encoder)
-                cost, timed_there = now(encoder.device) - began, machine
-                computing += cost
-                chunks.save(key, values, cost, machine)
-            features[start:end] = values
-            if timed_there == machine:
-                seconds, here = seconds + cost, here + end - start
-            progress.update(end, "from cache" if kept else f"{(end - start) / cost:,.0f} images/s")
-        how = f"{(len(images) - from_cache) / computing:,.0f} images/s" if computing else "from cache"
-        some_cached = f", {from_cache:,} of them from cache" if computing and from_cache else ""
-        progress.close(f"  features of {name}: {len(images):,} images, {how}{some_cached}")
-    if not here and timed:
-        here = min(TIMED, len(images))
-        _encode(encoder, images, 0, min(batch_size, here), batch_size, say)  # the first pass takes longer
-        began = now(encoder.device)
-        _encode(encoder, images, 0, here, batch_size, say)
-        seconds = now(encoder.device) - began
-        say(f"  computed on another machine or with other threads: {here} images are timed anew")
-    seconds *= len(images) / max(here, 1)
+                values, seconds, batch_size = _encode(encoder, images, rows, batch_size, progress.say)
+                where = machine
+                chunks.save(key, values, seconds, machine)
+            features[rows.start : rows.stop] = values
+            spent.add(len(rows), seconds, where, from_cache=kept is not None)
+            progress.update(rows.stop, "from cache" if kept else f"{len(rows) / seconds:,.0f} images/s")
+        progress.close(f"  features of {name}: {spent.summary(len(images))}")
+    if timed and not spent.timed:
+        few = range(min(TIMED, len(images)))
+        _encode(encoder, images, few[:batch_size], batch_size, say)  # the first pass takes longer
+        spent.add(len(few), _encode(encoder, images, few, batch_size, say)[1], machine)
+        say(f"  computed on another machine or with other threads: {len(few)} images are timed anew")
     rows = Rows(features.to(encoder.device) if resident else features, streamed=not resident)
-    return SplitFeatures(rows, seconds, from_cache, here)
+    return SplitFeatures(rows, spent.seconds_for(len(images)), spent.from_cache, spent.timed)
 
 
-def _key(encoder: FrozenEncoder, pieces: Iterator[Tensor], count: int) -> str:
-    """Of a chunk of `count` images: all that its features depend on."""
+def _key(encoder: FrozenEncoder, images: Tensor | Rows, rows: range, size: int) -> str:
+    """Of a chunk: all that its features depend on. The pixels are read `size` images at a time."""
     pixels = hashlib.sha256()
-    for piece in pieces:
+    for piece in _pieces(images, rows, size):
         pixels.update(piece.cpu().contiguous().numpy())
-    shape = (count, *piece.shape[1:])
+    shape = (len(rows), *images.shape[1:])
     return hashlib.sha256(f"{encoder.key()} {shape} {pixels.hexdigest()}".encode()).hexdigest()[:24]
 
 
-def standardization(features: Rows | Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column of float32 N×D features, each float32 (D,) on the CPU.
+def _pieces(images: Tensor | Rows, rows: range, size: int) -> Iterator[Tensor]:
+    """These images, `size` at a time: where they are a part of others, each piece is a copy."""
+    return (images[at : min(at + size, rows.stop)] for at in rows[::size])
 
-    By scikit-learn's StandardScaler, which takes them in in parts: they may be larger than memory.
 
-    No column's deviation is less than the median one: a channel that is nearly silent on few training images would
-    else multiply its weight by a huge number wherever it speaks. (benchmarks/README.md has what other bounds give.)
-    """
-    scaler = StandardScaler()
-    for start in range(0, len(features), CHUNK):
-        scaler.partial_fit(features[start : start + CHUNK].cpu().numpy())
-    deviation = np.sqrt(scaler.var_)
-    least = np.median(deviation[deviation > 0]) if deviation.any() else 1.0
-    return torch.from_numpy(scaler.mean_).float(), torch.from_numpy(np.maximum(deviation, least)).float()
+def _encode(
+    encoder: FrozenEncoder, images: Tensor | Rows, rows: range, batch_size: int, say: Callable[[str], object]
+) -> tuple[Tensor, float, int]:
+    """(features of these images, on the CPU; the seconds they took; the batch size that the memory allowed)."""
+
+    def passes(size: int) -> Tensor:
+        return torch.cat([encoder(piece.to(encoder.device)) for piece in _pieces(images, rows, size)]).cpu()
+
+    began = now(encoder.device)
+    try:
+        fits, values = halving(passes, batch_size)
+    except torch.OutOfMemoryError as error:
+        raise Hw1Error(
+            f"The GPU's memory is too small for {encoder.name}: close what else uses it, or take a smaller encoder or "
+            "device='cpu'."
+        ) from error
+    seconds = now(encoder.device) - began
+    check_finite(values, encoder)
+    if fits < batch_size:
+        say(f"  the GPU's memory is full: {fits} images at a time from here on")
+    return values, seconds, fits
 
 
 def check_finite(values: Tensor, encoder: FrozenEncoder) -> None:
@@ -203,27 +204,17 @@ def check_finite(values: Tensor, encoder: FrozenEncoder) -> None:
     )
 
 
-def _pieces(images: Tensor | Rows, start: int, end: int, size: int) -> Iterator[Tensor]:
-    """`size` images at a time; where they are a part of others, each piece is a copy."""
-    return (images[at : min(at + size, end)] for at in range(start, end, size))
+def standardization(features: Rows | Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each column of float32 N×D features, each float32 (D,) on the CPU.
 
+    By scikit-learn's StandardScaler, which takes them in in parts: they may be larger than memory.
 
-def _encode(
-    encoder: FrozenEncoder, images: Tensor | Rows, start: int, end: int, batch_size: int, say: Callable[[str], object]
-) -> tuple[Tensor, int]:
-    """(features of these images, on the CPU, the batch size that the device's memory allowed)."""
-
-    def encode(size: int) -> Tensor:
-        parts = [encoder(piece.to(encoder.device)) for piece in _pieces(images, start, end, size)]
-        return torch.cat(parts).cpu()
-
-    try:
-        fits, values = halving(encode, batch_size)
-    except torch.OutOfMemoryError as error:
-        raise Hw1Error(
-            f"The GPU's memory is too small for {encoder.name}: close what else uses it, or take a smaller encoder or "
-            "device='cpu'."
-        ) from error
-    if fits < batch_size:
-        say(f"  the GPU's memory is full: {fits} images at a time from here on")
-    return values, fits
+    No column's deviation is less than the median one: a channel that is nearly silent on few training images would
+    else multiply its weight by a huge number wherever it speaks. (benchmarks/README.md has what other bounds give.)
+    """
+    scaler = StandardScaler()
+    for start in range(0, len(features), CHUNK):
+        scaler.partial_fit(features[start : start + CHUNK].cpu().numpy())
+    deviation = np.sqrt(scaler.var_)
+    least = np.median(deviation[deviation > 0]) if deviation.any() else 1.0
+    return torch.from_numpy(scaler.mean_).float(), torch.from_numpy(np.maximum(deviation, least)).float()

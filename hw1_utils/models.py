@@ -59,33 +59,43 @@ class FrozenEncoder(nn.Module):
         self.name, self.source, self.weights_sha256, self.dtype = name, source, weights_sha256, dtype
         self.input_size: tuple[int, int] = tuple(data["input_size"][1:])
         self.interpolation: str = data["interpolation"]
-        self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
+        # They go where the model goes; no weights, so in no file of weights.
+        self.register_buffer("mean", torch.tensor(data["mean"]), persistent=False)
+        self.register_buffer("std", torch.tensor(data["std"]), persistent=False)
         self.is_vit = isinstance(backbone, VisionTransformer)
-        self.folder = "vit" if self.is_vit else name  # of its outputs; among several encoders the first ViT's is vit/
-        self.rank = 0  # among several encoders
-        self.title = encoder_title(name)  # in tables and figures; among several encoders none is called as another
-        # Columns of timm's own head input; what some architectures put between pooling and head belongs to them.
-        self.features: int = getattr(backbone, "head_hidden_size", backbone.num_features)
         self.backbone = backbone.to(dtype).requires_grad_(False)
         self.train(False)
+        # What a run calls it; where there are several encoders see `load_encoders`.
+        self.folder = "vit" if self.is_vit else name  # of its outputs
+        self.title = encoder_title(name)  # in tables and figures
+        self.rank = 0
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
     @property
+    def blocks(self) -> int:
+        """How many of a ViT's last blocks give tokens."""
+        return min(BLOCKS, len(self.backbone.blocks))
+
+    @property
+    def head_columns(self) -> int:
+        """Columns of timm's own head input; what some architectures put between pooling and head belongs to it."""
+        return getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
+
+    @property
     def columns(self) -> int:
         """Columns of `forward`'s output."""
         if not self.is_vit:
-            return self.features
+            return self.head_columns
         of_a_block = 2 if self.backbone.num_prefix_tokens else 1
-        extra = 1 + of_a_block * min(BLOCKS, len(self.backbone.blocks))
-        return self.features + extra * self.backbone.embed_dim
+        return self.head_columns + (1 + of_a_block * self.blocks) * self.backbone.embed_dim
 
     @property
     def poolings(self) -> tuple[str, ...]:
         """Of the probes on it: `blocks` where there are further tokens, as a ViT has them."""
-        return ("cls", "blocks") if self.columns > self.features else ("cls",)
+        return ("cls", "blocks") if self.is_vit else ("cls",)
 
     def side_for(self, image_size: int, largest: int) -> int:
         """Side of the images for this encoder, of files of up to `largest` pixels, where the CNN sees `image_size`.
@@ -99,7 +109,7 @@ class FrozenEncoder(nn.Module):
         if not self.is_vit:
             return f"probe ({self.title})"
         if pooling == "blocks":
-            return f"probe, {min(BLOCKS, len(self.backbone.blocks))} blocks ({self.title})"
+            return f"probe, {self.blocks} blocks ({self.title})"
         output = "class token" if self.backbone.global_pool == "token" else "pooled tokens"
         return f"probe, {output} ({self.title})"
 
@@ -127,7 +137,7 @@ class FrozenEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to float32 features.
 
-        The first `self.features` columns are timm's own head input (a ViT's class token after the last LayerNorm).
+        The first `head_columns` columns are timm's own head input (a ViT's class token after the last LayerNorm).
         A ViT's are followed by the mean patch token of its output and by class token and mean patch token of each
         of the last blocks: the encoder has computed them anyway, and what they add to a linear head is free.
         """
@@ -138,9 +148,8 @@ class FrozenEncoder(nn.Module):
         if not self.is_vit:
             return self.backbone(x)
         prefix = self.backbone.num_prefix_tokens  # the class token and, in some models, registers
-        blocks = min(BLOCKS, len(self.backbone.blocks))
         output, tokens = self.backbone.forward_intermediates(
-            x, indices=blocks, output_fmt="NLC", return_prefix_tokens=prefix > 0
+            x, indices=self.blocks, output_fmt="NLC", return_prefix_tokens=prefix > 0
         )
         parts = [self.backbone.forward_head(output, pre_logits=True), output[:, prefix:].mean(1)]
         for block in tokens:
@@ -167,16 +176,12 @@ class Probe(nn.Module):
     def __init__(self, encoder: FrozenEncoder, classes: int, pooling: str = "cls") -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(encoder.features if pooling == "cls" else encoder.columns, classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Raw uint8 B×3×S×S to the head's input, float32 B×D."""
-        # clone(): a tensor made in inference mode cannot be saved for the head's backward pass
-        return self.encoder(images)[:, : self.head.in_features].clone()
+        self.head = nn.Linear(encoder.head_columns if pooling == "cls" else encoder.columns, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to logits B×K."""
-        features = self.features(images)
+        # clone(): a tensor made in inference mode cannot be saved for the head's backward pass
+        features = self.encoder(images)[:, : self.head.in_features].clone()  # float32 B×D
         # fp32 even under autocast: the head is a sliver of the cost and all of what is trained
         with torch.autocast(images.device.type, enabled=False):
             return self.head(features)
@@ -189,8 +194,8 @@ def blank_probe(encoder: str, dtype: torch.dtype, classes: int, pooling: str) ->
     return Probe(frozen, classes, pooling)
 
 
-class Preprocessed(nn.Module):
-    """A probe from the encoder's own input on: all of its arithmetic, to be counted."""
+class AfterPreprocessing(nn.Module):
+    """A probe from the encoder's own input on: all of its multiply-adds, and what ONNX can express."""
 
     def __init__(self, probe: Probe) -> None:
         super().__init__()
@@ -202,19 +207,20 @@ class Preprocessed(nn.Module):
 
 
 def load_encoders(context: "Context") -> list[FrozenEncoder]:
-    """All encoders that `context.config` names, each once, on its `device`, in the number format of its `precision`."""
-    config, encoders = context.config, []
-    for name in config.encoders:
-        encoder = load_encoder(config, context.device, context.precision.dtype, name=name)
-        if encoder.name in [other.name for other in encoders]:
-            continue
-        if encoder.folder in [other.folder for other in encoders]:
-            encoder.folder = encoder.name
-        encoder.rank = len(encoders)
-        encoders.append(encoder)
-    for encoder, title in zip(encoders, encoder_titles([encoder.name for encoder in encoders]), strict=True):
-        encoder.title = title
-    return encoders
+    """All encoders that `context.config` names, each once, on its `device`, in the number format of its `precision`.
+
+    No two have one folder, of ViTs the first has vit/, or one title; `rank` counts them from 0.
+    """
+    encoders: dict[str, FrozenEncoder] = {}
+    for name in context.config.encoders:
+        encoder = load_encoder(context.config, context.device, context.precision.dtype, name=name)
+        encoders.setdefault(encoder.name, encoder)
+    folders: set[str] = set()
+    for rank, (encoder, title) in enumerate(zip(encoders.values(), encoder_titles(list(encoders)), strict=True)):
+        encoder.rank, encoder.title = rank, title
+        encoder.folder = encoder.name if encoder.folder in folders else encoder.folder
+        folders.add(encoder.folder)
+    return list(encoders.values())
 
 
 def load_encoder(

@@ -15,7 +15,7 @@ class Recipe:
     optimizer: str  # adamw, or muon: Nesterov momentum, each matrix of it orthogonalised, see `Muon`
     lr: float  # learning rate, of a schedule its peak
     weight_decay: float
-    length: str = "short_epochs"  # the setting that says for how many epochs
+    length: str = "short_epochs"  # name of the setting of `Config` that says for how many epochs
     schedule: str = "constant"  # or one_cycle: up linearly for a fifth of the run, then down to zero; cosine: to zero
     augmentation: str = "none"  # resized_crop (RandomResizedCrop, flip), shift (with flip and colour jitter) or none
     label_smoothing: float = 0.0

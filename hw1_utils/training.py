@@ -90,7 +90,7 @@ def fit(
         Hw1Error: the loss is no longer a finite number; the checkpoint of the last good epoch stays.
     """
     device = next(model.parameters()).device
-    look_every = looks_every(device)
+    look_after = steps_between_looks(device)
     optimizer, scheduler, ema = optimization.optimizer, optimization.scheduler, optimization.ema
     scaler = precision.scaler(device)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, "ema": ema}
@@ -106,7 +106,7 @@ def fit(
         loss_sum = correct = count = 0
         unchecked: list[Tensor] = []  # losses nobody has looked at
         started = now(device)
-        # The notebook shows what stands between the next line and the one like it.
+        # The notebook shows what stands between the two lines `# ---`, which it finds by their text.
         # --- the loop
         for step, (inputs, targets) in enumerate(train_batches(epoch), start=1):
             with precision.autocast(device):
@@ -127,7 +127,7 @@ def fit(
             correct += (logits.detach().argmax(1) == labels).sum()
             count += len(labels)
             unchecked.append(loss.detach())
-            if len(unchecked) == look_every:
+            if len(unchecked) == look_after:
                 _refuse_divergence(unchecked, step, epoch)
                 unchecked = []
             if profiler:
@@ -187,8 +187,8 @@ def _note(row: dict, count: int) -> str:
     return f"train loss {row['train_loss']:.3f} acc {row['train_accuracy']:.3f}{val}, {rate}"
 
 
-def looks_every(device: torch.device) -> int:
-    """Steps between two looks at the loss: each look makes the CPU wait for a GPU."""
+def steps_between_looks(device: torch.device) -> int:
+    """After how many steps the losses are looked at: each look makes the CPU wait for a GPU."""
     return 50 if device.type == "cuda" else 1
 
 

@@ -45,6 +45,8 @@ PROFILES: dict[str, dict] = {
 CLOCK = (
     "*seconds*",
     "*per_second",
+    "training, s",
+    "images/s",
     "*_ms",
     "peak_*_mb",
     "memory_before_mb",

@@ -1,10 +1,14 @@
 """What the process asks of the machine."""
 
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from hw1_utils.device import find_device
 
 FAULTS = """
 import resource, sys, torch
@@ -27,3 +31,16 @@ def test_large_blocks_are_mapped_once_not_in_every_step():
         for how in ("keep", "plain")
     )
     assert given_back > 5 * kept  # 20 blocks against none, or one or two
+
+
+def test_cublas_is_told_to_be_reproducible_before_its_first_product(monkeypatch):
+    seen = []
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    ones, cpu = torch.ones, torch.device("cpu")
+
+    def product(*size, device):  # cuBLAS reads it there, and never again
+        seen.append(os.environ["CUBLAS_WORKSPACE_CONFIG"])
+        return ones(*size, device=cpu)
+
+    monkeypatch.setattr(torch, "ones", product)
+    assert find_device().type == "cuda" and set(seen) == {":4096:8"}

@@ -89,8 +89,8 @@ def test_a_finished_training_is_used_not_repeated(finished, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_trained_model_works_on_raw_images_as_it_does_on_its_samples(finished, name):
     result, test = finished[0][name], finished[1]
-    images = result.run.image_samples.transform(test.images.values, None)
-    probabilities = result.run.assemble(result.trained.model)(images).softmax(1)
+    images = result.run.from_pixels.samples.transform(test.images.values, None)
+    probabilities = result.run.from_pixels.assemble(result.trained.model)(images).softmax(1)
     torch.testing.assert_close(probabilities, result.test.probabilities, rtol=0, atol=2e-2)  # bf16, other batches
 
 
@@ -137,11 +137,19 @@ def test_a_recipe_that_does_not_exist_or_wants_or_has_no_teacher_is_refused(fini
 def test_a_part_of_the_images_has_its_own_rows_of_the_features(finished):
     run = finished[0]["vit_blocks"].run
     few = run.data.subset(12, seed=0)
-    part, rows = probe(run.features.subset(12, seed=0), "blocks"), few.train.images.part
+    part, rows = probe(run.features.subset(12, seed=0), "blocks"), few.train.images.index
     assert torch.equal(torch.cat([part.train.inputs[:5], part.train.inputs[5:12]]), run.train.inputs[rows])
     assert torch.equal(part.train.targets, run.train.targets[rows])
-    assert torch.equal(part.image_samples.inputs[:12], run.image_samples.inputs[rows])
+    assert torch.equal(part.from_pixels.samples.inputs[:12], run.from_pixels.samples.inputs[rows])
     assert part.depends_on() != run.depends_on()
+
+
+def test_a_split_has_its_own_features_whatever_it_is_called(finished):
+    (run, test) = finished[0]["vit"].run, finished[1]
+    for name in ("train", "val", "test"):
+        samples = run.samples(dataclasses.replace(test, name=name))
+        rows = features.extract_split(run.features.encoder, test, run.data).rows
+        assert torch.equal(samples.inputs[:], rows[:][:, : run.model.in_features])
 
 
 # ---- a CNN that learns from the probe
@@ -225,14 +233,15 @@ def test_another_config_starts_afresh(make_smoke_config, capsys):
 def test_a_run_is_never_changed_by_its_training(make_smoke_config, name):
     """A notebook's cell that is run again, after Ctrl-C in the first epoch or with fresh=True, starts as it did."""
     run = start(make_smoke_config(**SMALL, fresh=True), name)
-    before = {key: value.clone() for key, value in (run.model.state_dict() | run.whole.state_dict()).items()}
+    states = run.model.state_dict() | run.from_pixels.model.state_dict()
+    before = {key: value.clone() for key, value in states.items()}
     whole = train(run)
     with pytest.raises(KeyboardInterrupt):
         train(watched(run, cut(1, KeyboardInterrupt)))
     again = train(run)
     pd.testing.assert_frame_equal(numbers(again.history), numbers(whole.history), check_exact=True)
     assert same(weights(again), weights(whole)) and not same(weights(again), run.model.state_dict())
-    assert same(run.model.state_dict() | run.whole.state_dict(), before)
+    assert same(run.model.state_dict() | run.from_pixels.model.state_dict(), before)
 
 
 def test_going_back_to_the_first_config_leaves_no_logs_of_the_second(make_smoke_config):

@@ -95,7 +95,7 @@ def test_nothing_in_the_encoder_is_trainable_or_in_train_mode(encoder):
 def test_features_have_the_heads_input_width(encoder):
     width = {"vit_tiny_patch16_224": 192, "tf_efficientnet_lite0": 1280}[encoder.name]
     features = encoder(noise(2))
-    assert encoder.features == width and features.shape == (2, encoder.columns)
+    assert encoder.head_columns == width and features.shape == (2, encoder.columns)
     assert encoder.columns == {"vit_tiny_patch16_224": 192 * (2 + 2 * 4)}.get(encoder.name, width)
     assert features.dtype == torch.float32 and not features.requires_grad
     assert torch.equal(features, encoder(noise(2)))

@@ -20,7 +20,7 @@ def test_a_streamed_training_gives_the_same_numbers(make_smoke_config, tmp_path,
         trained, test = train(make_run(data, name)), load_test(data)
         results.append(evaluate_on_test(trained, test))
         parts = (data.train.images, test.images)
-        parts += tuple(one.inputs for one in (trained.run.train, trained.run.val, trained.run.image_samples))
+        parts += tuple(one.inputs for one in (trained.run.train, trained.run.val, trained.run.from_pixels.samples))
         assert {part.streamed for part in parts} == {memory_mb == 0}
     one, other = results
     pd.testing.assert_frame_equal(numbers(one.trained.history), numbers(other.trained.history), check_exact=True)
@@ -36,7 +36,7 @@ def test_the_encoder_gets_photographs_at_its_own_size_and_the_cnn_at_its(make_sm
         runs = [make_run(data, name) for name in ("cnn", "vit")]
         for run in runs:
             assert (
-                next(iter(run.image_samples.batches(4, 1)))[0].shape[-1]
+                next(iter(run.from_pixels.samples.batches(4, 1)))[0].shape[-1]
                 == run.depends_on()["image_size"]
                 == run.image_size
             )

@@ -163,7 +163,7 @@ def test_diverged_training_stops_at_that_step_and_keeps_the_last_good_state(tmp_
 def test_on_a_gpu_the_loss_is_looked_at_now_and_then_and_the_step_is_named_all_the_same(monkeypatch):
     seen = []
     monkeypatch.setattr(training, "_refuse_divergence", lambda losses, step, epoch: seen.append((len(losses), step)))
-    monkeypatch.setattr(training, "looks_every", lambda device: 2)
+    monkeypatch.setattr(training, "steps_between_looks", lambda device: 2)
     plain_fit(network())  # 5 steps
     assert seen == [(2, 2), (2, 4), (1, 5)]
     monkeypatch.undo()

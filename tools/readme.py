@@ -15,6 +15,7 @@ from hw1_utils.config import ROOT
 from hw1_utils.errors import Hw1Error
 from hw1_utils.io.files import atomic
 from hw1_utils.report.words import literal
+from tools.carry import carry
 
 BEGIN, END = "<!-- results: python -m tools.readme -->", "<!-- /results -->"
 FIGURE = re.compile(r"(<!-- figure: (\w+) -->).*?(<!-- /figure -->)")
@@ -175,3 +176,4 @@ def update(root: Path = ROOT) -> None:
 if __name__ == "__main__":
     update()
     update_recipes()
+    carry()  # a recipe's line in optim.py may have changed

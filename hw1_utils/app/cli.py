@@ -27,9 +27,20 @@ from ..errors import Hw1Error
 def run(args: argparse.Namespace) -> None:
     """Execute the notebook and say what came out and where it is."""
     from ..io.tracking import clear_emptied
-    from .runner import NOTEBOOK, execute
+    from .runner import NOTEBOOK, execute, own_settings
 
+    own, given = own_settings(NOTEBOOK), dict(args.settings)
+    if args.profile != "auto":
+        given["profile"] = args.profile
+    for name, value in own.items():  # in the kernel it wins, so it counts here as well
+        if given.get(name, value) != value:
+            raise Hw1Error(
+                f"{NOTEBOOK.name} itself sets {name} to {value!r}, the command line to {given[name]!r}: take one "
+                "of the two away."
+            )
+    args.profile, args.settings = own.pop("profile", args.profile), args.settings | own
     config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
+    args.again = "starts over, as fresh asks" if config.fresh else "continues after the last finished epoch"
     os.environ["HW1_PROFILE"] = config.profile
     os.environ["HW1_OVERRIDES"] = json.dumps(overrides_from_environment() | args.settings)
     # Only a run that writes the repository's own results/ is what its notebook shows.
@@ -155,7 +166,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
     def add(command: Callable, text: str, **options: object) -> argparse.ArgumentParser:
         sub = commands.add_parser(command.__name__, help=text, description=command.__doc__, **strict, **options)
-        sub.set_defaults(command=command, json=False)
+        sub.set_defaults(command=command, json=False, again="")
         return sub
 
     with_settings = {run: "execute hw1.ipynb headless", data: "build or check the data"}
@@ -252,6 +263,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hw1: {Hw1Error(f'{place}{error.strerror or error}.')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nhw1: stopped; the same command continues after the last finished epoch.", file=sys.stderr)
+        then = f"; the same command {args.again}" if args.again else ""
+        print(f"\nhw1: stopped{then}.", file=sys.stderr)
         return 130
     return 0

@@ -1,5 +1,6 @@
 """Execute the notebook headless, echo its progress, and leave an executed copy."""
 
+import ast
 import asyncio
 import os
 import signal
@@ -21,8 +22,29 @@ from ..io.files import atomic
 from ..io.progress import LOG
 
 NOTEBOOK = ROOT / "hw1.ipynb"
+UNTOUCHED = (("profile", "auto"), ("studies", "all"))  # in the notebook's cell of settings
 LIVE = "live"  # tag of cells whose output only lives while the kernel does (the TensorBoard frame)
 SERVER_PATIENCE_S = 3  # for a TensorBoard server to end
+
+
+def own_settings(notebook: Path) -> dict[str, object]:
+    """Fields of Config that the notebook's own cell of settings gives; what it leaves as it was is not among them.
+
+    Raises:
+        Hw1Error: they are not plain values.
+    """
+    cells = nbformat.read(notebook, as_version=4).cells
+    source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    try:
+        assigned = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
+        said = {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in assigned}
+        settings = {"profile": said["PROFILE"], "studies": said["STUDIES"]} | said["OVERRIDES"]
+    except (SyntaxError, ValueError, TypeError, KeyError) as error:
+        raise Hw1Error(
+            f"{notebook.name}'s cell of settings cannot be read from outside ({error}): give plain values in it to "
+            "PROFILE, STUDIES and OVERRIDES, or run it in Jupyter."
+        ) from error
+    return {name: value for name, value in settings.items() if (name, value) not in UNTOUCHED}
 
 
 class _Client(NotebookClient):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..augment import normalize, resize
 from ..errors import Hw1Error
 from ..io.files import atomic
-from ..models import Preprocessed, Probe
+from ..models import AfterPreprocessing, Probe
 from .saved import PixelCNN, SavedModel
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -45,7 +45,7 @@ class PixelProbe(nn.Module):
         self.rows = resize(unit, (height, image_size), encoder.interpolation)[0]  # H×S
         self.columns = resize(unit, (image_size, width), encoder.interpolation)[0]  # S×W
         self.mean, self.std = encoder.mean, encoder.std
-        self.probe = Preprocessed(probe)
+        self.probe = AfterPreprocessing(probe)
 
     def forward(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to logits B×K."""

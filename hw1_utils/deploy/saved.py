@@ -33,7 +33,8 @@ class PixelCNN(nn.Module):
     def __init__(self, cnn: CNN, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.cnn = cnn
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to logits B×K."""
@@ -69,7 +70,7 @@ def save_model(trained: "Trained", quality: dict) -> Path:
     info = {"format": FORMAT} | {name: getattr(run, name) for name in ("name", "title", "kind", "variant")}
     info |= {"classes": data.classes, "image_size": run.image_size, "levels": data.train.levels}
     info |= {"config": context.config.shown(), "environment": context.environment, "test": quality}
-    tensors = run.assemble(trained.model).state_dict()
+    tensors = run.from_pixels.assemble(trained.model).state_dict()
     if run.kind == "cnn":
         info["preprocessing"] = {"mean": data.mean.tolist(), "std": data.std.tolist()}
     else:

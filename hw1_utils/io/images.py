@@ -185,15 +185,20 @@ class Sizes:
         return f"{text}; the CNN sees {image_size}×{image_size}{hint}"
 
 
-def measure_sizes(paths: list[str], most: int = 500) -> Sizes:
-    """The sizes of image files, from the headers of about `most` of them, evenly spread. One can be read at least."""
-    sizes = []
+def measure_sizes(paths: list[str], most: int = 500) -> Sizes | None:
+    """The sizes of image files, from the headers of about `most` of them, evenly spread; None if none can be read."""
     with _set_up():
-        for path in paths[:: max(1, len(paths) // most)]:
-            with suppress(Exception), Image.open(path) as image:  # a broken one was named when the files were decoded
-                sizes.append(image.size)
+        sizes = list(_sizes(paths[:: max(1, len(paths) // most)])) or list(_sizes(paths))
+    if not sizes:
+        return None
     smallest, largest = np.min(sizes, axis=0).tolist(), np.max(sizes, axis=0).tolist()
     return Sizes(tuple(smallest), tuple(largest), int(np.median(np.min(sizes, axis=1))))
+
+
+def _sizes(paths: list[str]) -> Iterator[tuple[int, int]]:
+    for path in paths:
+        with suppress(Exception), Image.open(path) as image:  # a broken one is named when it is decoded
+            yield image.size
 
 
 def decode(

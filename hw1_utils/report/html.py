@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from ..errors import Hw1Error
 from ..io.files import atomic
+from ..questions import STUDIES
 from .figures import colours
 from .words import number, times
 
@@ -166,9 +167,6 @@ def _left_out(studies: str) -> set[str]:
     return set() if "all" in made else {file for study, files in STUDIES.items() if study not in made for file in files}
 
 
-STUDIES = {name: (name,) for name in ("calibration", "input_size", "learning_curve", "seeds")}
-STUDIES |= {"disagreement": ("differences", "confused_pairs", "disagreements"), "logreg": ("penalty",)}
-STUDIES |= {"flips": ("flip_averaging",)}
 SHAPES = {
     "differences": _differences,
     "confused_pairs": _confused,

@@ -19,7 +19,9 @@ MILESTONES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)  # validation accuracies
 
 
 def record(result: "Result", costs: "Costs") -> dict:
-    """All that is said of a trained model in numbers: nowhere else does a result become columns.
+    """A model's row of the comparison: of it are both comparison CSVs, their figures, the conclusion and the page.
+
+    (Each model's own files, see `write_model`, and the studies' tables have columns of their own.)
 
     From `leading` to `test_images` they are quality, from `parameters` to `top_operator_share` cost, both with model,
     name and what it was trained with in front, and with profile, seed and machine behind.

@@ -4,7 +4,7 @@ from ..config import Config
 
 
 def asked(config: Config, question: str) -> bool:
-    """Whether the run is to answer this one of `config.STUDIES`; says it where it is not."""
+    """Whether the run is to answer this one of `questions.STUDIES`; says it where it is not."""
     wanted = question in config.asked
     if not wanted:
         print(f"skipped: `{question}` is not among the studies of this run ({config.studies})")

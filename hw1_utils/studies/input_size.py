@@ -36,7 +36,7 @@ def input_size(probes: list[Trained]) -> pd.DataFrame:
         val = at_side(data.val, run.image_size, context)
         for side in input_sides(run.features.encoder):
             # No longer than its turn lasts does an input size keep its features.
-            this = replace(context, known={}, room=context.room.for_a_while())
+            this = replace(context, computed={}, room=context.room.for_a_while())
             images = replace(data, context=this, train=part.train_images, val=val)
             features = extract(at_input_size(run.features.encoder, side), images)
             other = probe(features, run.variant)
@@ -47,7 +47,7 @@ def input_size(probes: list[Trained]) -> pd.DataFrame:
                     "name": run.name,
                     "input_size": side,
                     **val_columns(data, predictions),
-                    "macs": profiling.count_macs(*other.arithmetic(part.train_images.take(slice(1)))),
+                    "macs": profiling.count_macs(*other.from_pixels.arithmetic(part.train_images.take(slice(1)))),
                     "extraction_images_per_second": len(features.train) / features.train.seconds,
                     "train_images": len(features.train),
                     "val_images": len(val),

@@ -43,7 +43,7 @@ def _sweep(run: Run, test: Split) -> pd.DataFrame:
     most = min(SWEEP_IMAGES, max(LEAST_IMAGES, context.room.left // (COPIES * features[0].shape[1] * 4)))
     if len(labels[0]) > most:
         part = run.data.subset(most, context.config.seed).train
-        features[0], labels[0] = features[0].subset(part.images.part), part.labels
+        features[0], labels[0] = features[0].subset(part.images.index), part.labels
     features = [rows[:].cpu().numpy() for rows in features]
     labels = [one.cpu().numpy() for one in labels]
     balance = "balanced" if context.config.class_weights else None

@@ -56,8 +56,8 @@ def three_batches(data: Data) -> Data | None:
     if groups:
         print(f"WARNING: the same picture lies in several classes, so that labels are wrong: {some(groups)}.")
     few = chosen.subset(torch.tensor(alone))
-    # What is known of these images, and the room it takes, goes with them.
-    return replace(data, context=replace(context, known={}, room=context.room.for_a_while()), train=few, val=few)
+    # What is computed of these images, and the room it takes, goes with them.
+    return replace(data, context=replace(context, computed={}, room=context.room.for_a_while()), train=few, val=few)
 
 
 def _runs_on(few: Data, encoders: Sequence[FrozenEncoder]) -> Iterator[Run]:

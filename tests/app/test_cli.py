@@ -48,14 +48,86 @@ def test_unusable_data_is_one_sentence(monkeypatch, capsys, tmp_path):
     assert "train/<class>/<image>" in one_sentence(capsys)
 
 
-def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys):
-    def interrupted(config):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "hw1: stopped; the same command continues after the last finished epoch.\n"),
+        (["run", "--fresh"], "hw1: stopped; the same command starts over, as fresh asks.\n"),
+        (["data"], "hw1: stopped.\n"),
+    ],
+)
+def test_ctrl_c_is_130_and_says_what_the_same_command_does(monkeypatch, capsys, words, said):
+    def interrupted(*args, **options):
         raise KeyboardInterrupt
 
+    for name in ("HW1_PROFILE", "HW1_OVERRIDES"):
+        monkeypatch.setenv(name, "")  # put back afterwards
     monkeypatch.setattr(experiment, "load", interrupted)
-    assert main(["data", "--profile", "smoke"]) == 130
-    said = capsys.readouterr().err.lstrip("\n")  # a line feed after the terminal's ^C
-    assert said.startswith("hw1: stopped") and "continues" in said and said.count("\n") == 1
+    monkeypatch.setattr(notebook, "execute", interrupted)
+    assert main([*words, "--profile", "smoke"]) == 130
+    assert capsys.readouterr().err.lstrip("\n") == said  # a line feed after the terminal's ^C
+
+
+@pytest.fixture
+def own_cell(monkeypatch, tmp_path):
+    """`own_cell(before, after)`: a copy of the notebook, its cell of settings changed, is what `run` executes.
+
+    In its list `executed`: profile and HW1_OVERRIDES in the kernel, and the folder of which the report is made.
+    """
+    executed = []
+
+    def change(before, after):
+        document = json.loads(notebook.NOTEBOOK.read_text(encoding="utf-8"))
+        (cell,) = (cell for cell in document["cells"] if "parameters" in cell["metadata"].get("tags", []))
+        cell["source"] = "".join(cell["source"]).replace(before, after, 1)
+        assert after in cell["source"]
+        (tmp_path / "hw1.ipynb").write_text(json.dumps(document), encoding="utf-8")
+        monkeypatch.setattr(notebook, "NOTEBOOK", tmp_path / "hw1.ipynb")
+
+    def execute(*args, **options):
+        executed.append((os.environ["HW1_PROFILE"], json.loads(os.environ["HW1_OVERRIDES"])))
+
+    def report(args):
+        executed[-1] += (make_config(args.profile, **args.settings).output_dir,)
+
+    for name in ("HW1_PROFILE", "HW1_OVERRIDES"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    monkeypatch.setattr(notebook, "execute", execute)
+    monkeypatch.setattr(cli, "report", report)
+    change.executed = executed
+    return change
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words", "expected"),
+    [
+        ("{}", "{  }  # none", "--profile smoke", ("smoke", {}, "outputs/smoke")),
+        ("{}", '{"seed": 1}', "--profile smoke", ("smoke", {"seed": 1}, "outputs/smoke")),
+        ("{}", '{"seed": 1}', "--profile smoke --seed 1", ("smoke", {"seed": 1}, "outputs/smoke")),
+        ("{}", '{"output_dir": "x"}', "--profile smoke", ("smoke", {"output_dir": "x"}, "x")),
+        ('STUDIES = "all"', "STUDIES = 'none'", "--profile smoke", ("smoke", {"studies": "none"}, "outputs/smoke")),
+        ('PROFILE = "auto"', 'PROFILE = "smoke"', "--seeds 3", ("smoke", {"seeds": 3}, "outputs/smoke")),
+    ],
+)
+def test_what_the_notebooks_own_cell_says_counts_for_kernel_and_report(own_cell, before, after, words, expected):
+    own_cell(before, after)
+    assert main(["run", *words.split()]) == 0
+    assert own_cell.executed == [expected]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("{}", '{"seed": 1}', "hw1.ipynb itself sets seed to 1, the command line to 2: take one of the two away"),
+        ('PROFILE = "auto"', 'PROFILE = "quick"', "itself sets profile to 'quick', the command line to 'smoke'"),
+        ("{}", "dict(seed=2)", "hw1.ipynb's cell of settings cannot be read from outside ("),
+        ("{}", "{", "hw1.ipynb's cell of settings cannot be read from outside ("),
+    ],
+)
+def test_a_notebook_whose_own_cell_contradicts_the_command_line_is_refused(own_cell, capsys, before, after, said):
+    own_cell(before, after)
+    assert main(["run", "--profile", "smoke", "--seed", "2"]) == 1
+    assert said in one_sentence(capsys) and not own_cell.executed
 
 
 def test_every_field_of_config_is_an_option(monkeypatch, tmp_path):

@@ -105,8 +105,9 @@ def test_notebook_keeps_its_budget(which, request):
     shown = [output.get("data", {}) for output in outputs]
     printed = [output.text for output in outputs if output.output_type == "stream"]
     printed += [data["text/plain"] for data in shown if list(data) == ["text/plain"]]  # progress
-    assert len(document.cells) <= 45 and path.stat().st_size <= 800_000
-    assert all(len(cell.source.splitlines()) <= 18 for cell in code_cells(document))
+    assert len(document.cells) <= 45 and path.stat().st_size <= 950_000  # 800,000 without the package it carries
+    shown_cells = [cell for cell in code_cells(document) if "cellView" not in cell.metadata]
+    assert all(len(cell.source.splitlines()) <= 18 for cell in shown_cells)
     assert sum(len(text.splitlines()) for text in printed) <= 80
     assert sum("<table" in data.get("text/html", "") for data in shown) <= 14
     assert sum("image/png" in data for data in shown) <= 14

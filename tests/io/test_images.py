@@ -220,6 +220,8 @@ def test_sizes_are_described_with_a_hint(tmp_path):
         "show it more, and take longer"
     )
     assert sizes.describe(64).endswith("the CNN sees 64×64")
+    bad = str(tmp_path / "bad.png")
+    assert measure_sizes([bad, *paths], most=1) == sizes and measure_sizes([bad]) is None
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -95,9 +95,10 @@ def test_damaged_costs_are_said_and_measured_anew(make_smoke_config, counted, ca
 def test_measuring_and_training_know_nothing_of_each_other(make_smoke_config, tmp_path, quick_costs, name, first):
     alone = train(start(make_smoke_config(**SMALL, output_dir=str(tmp_path / "alone")), name))
     run = start(make_smoke_config(**SMALL), name)
-    before = {key: value.clone() for key, value in (run.model.state_dict() | run.whole.state_dict()).items()}
+    states = run.model.state_dict() | run.from_pixels.model.state_dict()
+    before = {key: value.clone() for key, value in states.items()}
     done = {step: step(run) for step in ((train, measure_costs) if first is train else (measure_costs, train))}
-    assert same(run.model.state_dict() | run.whole.state_dict(), before)
+    assert same(run.model.state_dict() | run.from_pixels.model.state_dict(), before)
     pd.testing.assert_frame_equal(numbers(done[train].history), numbers(alone.history), check_exact=True)
     assert same(weights(done[train]), weights(alone))
     assert measure_costs(run).columns == done[measure_costs].columns

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from hw1_utils.optim import RECIPES
 from hw1_utils.report import figures
 
 ENCODERS = ["DeiT-Tiny", "swinv2_base_window12to16_192to256.ms_in22k_ft_in1k", "ViT-Small/14 DINOv2"]
@@ -28,6 +29,13 @@ def test_each_model_of_a_run_has_its_colour_also_under_its_folders_older_name(bl
     assert shades[4:6] == list(figures.PROBE_COLOURS[0]) and shades[7:9] == list(figures.PROBE_COLOURS[2])
     assert shades[3] == figures.colour("cnn_distilled") and shades[8] == figures.colour("third_blocks", 2)
     assert figures.colour("vit") == figures.colour("tf_efficientnet_lite0")
+
+
+def test_every_recipe_has_a_colour_and_a_new_one_does_not_pass_for_a_probe():
+    names = ["cnn", *(f"cnn_{name}" for name in RECIPES if name != "tuned"), "cnn_new", "vit", "vit_blocks"]
+    shades = figures.colours(names)
+    assert len(set(shades)) == len(names) and shades[-2:] == list(figures.PROBE_COLOURS[0])
+    assert [figures.colour(name) for name in names] == shades
 
 
 def study(**columns):

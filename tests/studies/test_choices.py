@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hw1_utils import config
+from hw1_utils import config, experiment
 from hw1_utils.app.runner import LIVE, NOTEBOOK
 from hw1_utils.report import figures
 
@@ -40,6 +40,17 @@ def test_the_notebook_runs_to_its_end(choices, make_smoke_config, monkeypatch, c
         Image.new("RGB", (1, 1)).save(path)
         return path
 
+    called = []
+
+    def watch(name, step):
+        def watched(*args, **options):
+            called.append(name)
+            return step(*args, **options)
+
+        monkeypatch.setattr(experiment, name, watched)
+
+    for name in ("train", "load_test", "evaluate_on_test"):
+        watch(name, getattr(experiment, name))
     monkeypatch.setattr(figures, "save", save)
     few = {"train_size": 30, "val_size": 9, "test_size": 15}
     settings = make_smoke_config(cnn_epochs=1, short_epochs=1, probe_epochs=1, **few, **choices)
@@ -50,7 +61,9 @@ def test_the_notebook_runs_to_its_end(choices, make_smoke_config, monkeypatch, c
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
         if cell.cell_type == "code" and LIVE not in cell.metadata.get("tags", []):
             exec(cell.source, names)
+    # The test set is opened once, when all models that are compared are trained.
     rows = pd.read_csv(settings.results_path / "model_metrics_comparison.csv")
+    assert called == ["train"] * len(rows) + ["load_test"] + ["evaluate_on_test"] * len(rows)
     assert rows["recipe"][0] == choices["cnn_recipe"] and rows["model"].is_unique
     assert (settings.results_path / "conclusion.md").exists()
     assert {file.stem for file in settings.models_path.iterdir()} >= {"cnn", "cnn_distilled", "vit", "vit_blocks"}

@@ -37,7 +37,7 @@ def check(config, probes=True):
     data = load(config)
     left = data.context.room.left
     sanity.sanity_check(data, load_encoders(data.context) if probes else ())
-    assert data.context.room.left == left and not data.context.known
+    assert data.context.room.left == left and not data.context.computed
     assert not list(config.cache_path.glob("features-*"))
 
 

@@ -71,13 +71,13 @@ def test_another_input_size_is_a_copy(trained):
 def test_input_sizes_cost_what_their_patches_cost(trained, monkeypatch):
     monkeypatch.setattr(input_size, "INPUT_SHARES", (0.6, 1))
     context = trained[1].run.context
-    known, left = dict(context.known), context.room.left
+    computed, left = dict(context.computed), context.room.left
     table = input_size.input_size(trained[1:2])
     assert table["input_size"].tolist() == [96, 160] and table["train_images"].tolist() == [30, 30]
     assert table["macs"][1] / table["macs"][0] > (160 / 96) ** 2 * 0.95
     assert (table["val_score_low"] <= table["val_score"]).all()
     assert is_written(trained[1], "input_size", table)
-    assert context.known == known and context.room.left == left  # no size keeps its features
+    assert context.computed == computed and context.room.left == left  # no size keeps its features
 
 
 def test_input_sides_are_whole_patches_or_the_encoders_own_alone(trained, monkeypatch, capsys):

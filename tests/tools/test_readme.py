@@ -126,7 +126,7 @@ def test_the_layout_in_the_readme_is_the_repositorys(name):
     assert sorted(path for path in shown if re.match(r"hw1_utils/.*\w$", path)) == sorted(package)
 
 
-@pytest.mark.parametrize("name", (*TEXTS[:3], "docs/how-it-works.md", "benchmarks/README.md"))
+@pytest.mark.parametrize("name", (*TEXTS[:3], "docs/how-it-works.md", "docs/cuda.md", "benchmarks/README.md"))
 def test_links_lead_to_files_and_to_what_they_name(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for shown, target in re.findall(r"\[([^\]]*)\]\((?!https?:|#)([^)#]*)", text):

@@ -1,13 +1,14 @@
 """The repository's address in notebook and READMEs, stamped on copies."""
 
 import shutil
+import subprocess
 
 import nbformat
 import pytest
 
 from hw1_utils.app.runner import NOTEBOOK
 from hw1_utils.errors import Hw1Error
-from tools.stamp import stamp
+from tools.stamp import origin, stamp
 
 URL = "https://github.com/someone/some-repo"
 BADGE = "https://colab.research.google.com/github/someone/some-repo/blob/main/hw1.ipynb"
@@ -34,18 +35,12 @@ def lines_of(book):
     return [line for cell in document.cells for line in cell.source.split("\n")]
 
 
-def test_stamp_writes_badge_and_repo_url_and_nothing_else(copies):
+def test_stamp_writes_the_badges_and_nothing_else(copies):
     book, readme = copies
     before = lines_of(book)
     stamp(URL, copies)
-    after = lines_of(book)
-    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    badges = [new for _, new in changed if new.startswith("[![Open in Colab]")]
-    urls = [(old, new) for old, new in changed if new.startswith("REPO_URL")]
-    assert len(badges) == len(urls) == 1 and len(changed) == 2
-    assert badges[0].endswith(f"({BADGE})")
-    (old, new), comment = urls[0], urls[0][0].partition("  #")[2]
-    assert new == f'REPO_URL = "{URL}"  #{comment}' and comment in old  # the comment stays
+    ((old, new),) = [(old, new) for old, new in zip(before, lines_of(book), strict=True) if old != new]
+    assert old.startswith("[![Open in Colab]") and new == f"{old[: old.rindex('(')]}({BADGE})"
     colab = "https://colab.research.google.com/"
     assert readme.read_text() == README.replace(f"svg)]({colab})", f"svg)]({BADGE})")
 
@@ -64,7 +59,13 @@ def test_a_second_address_replaces_the_first(copies):
     assert "first/one" not in text and text.count(BADGE) == 2
 
 
-@pytest.mark.parametrize("spelling", [f"{URL}/", f"{URL}.git", f"{URL}.git/"])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        *(f"{URL}/", f"{URL}.git", f"{URL}.git/", URL.replace("://", "://user:token@")),
+        *("git@github.com:someone/some-repo.git", "ssh://git@github.com/someone/some-repo"),
+    ],
+)
 def test_the_badge_address_does_not_depend_on_spelling(copies, spelling):
     stamp(spelling, copies)
     assert f"({BADGE})" in copies[1].read_text()
@@ -79,3 +80,10 @@ def test_a_bad_address_is_one_sentence_and_changes_nothing(copies, url):
     with pytest.raises(Hw1Error, match="https://github.com/OWNER/NAME"):
         stamp(url, copies)
     assert [file.read_bytes() for file in copies] == before
+
+
+def test_the_address_is_the_git_remote_where_none_is_given(tmp_path):
+    for words in (["init", "-q"], ["remote", "add", "origin", "git@github.com:someone/some-repo.git"]):
+        assert origin(tmp_path) == ""
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert origin(tmp_path) == "git@github.com:someone/some-repo.git"

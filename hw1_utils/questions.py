@@ -1,0 +1,15 @@
+"""The further questions, in the notebook's order: the one list of what `Config.studies` may name."""
+
+# With what each writes into results/, without suffixes. The two that write nothing are trainings beside the comparison;
+# each of the others is a function of this name in studies/<name>.py.
+STUDIES: dict[str, tuple[str, ...]] = {
+    "blocks": (),
+    "recipes": (),
+    "input_size": ("input_size",),
+    "learning_curve": ("learning_curve",),
+    "logreg": ("penalty",),
+    "calibration": ("calibration",),
+    "disagreement": ("differences", "confused_pairs", "disagreements"),
+    "seeds": ("seeds",),
+    "flips": ("flip_averaging",),
+}
