@@ -14,7 +14,7 @@ import pandas as pd
 from hw1_utils.config import ROOT
 from hw1_utils.errors import Hw1Error
 from hw1_utils.io.files import atomic
-from hw1_utils.report.words import literal
+from hw1_utils.report.words import literal, points
 from tools.carry import carry
 
 BEGIN, END = "<!-- results: python -m tools.readme -->", "<!-- /results -->"
@@ -102,7 +102,7 @@ def figures(results: Path) -> dict[str, str]:
     cnn, probe = (quality[quality["recipe"].str.startswith(recipe)].iloc[0] for recipe in ("tuned", "cls"))
     return {
         "cnn": f"{cnn['test_accuracy'] * 100:.1f}",  # % on test
-        "gap": f"{(probe['test_accuracy'] - cnn['test_accuracy']) * 100:.1f}",  # points, probe minus CNN
+        "gap": points(probe["test_accuracy"] - cnn["test_accuracy"]),  # probe minus CNN
         "epochs": str(cnn["epochs"]),
         "cnn_minutes": f"{costs[cnn['name']]['training_seconds'] / 60:.0f}",
         "feature_minutes": f"{costs[probe['name']]['extraction_seconds'] / 60:.0f}",

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .. import metrics
 from ..io.files import atomic
-from .words import faster, literal, number, sentence, times
+from .words import faster, literal, number, points, sentence, times
 
 SAME_BUT_FOR_EPOCHS = ("tuned", "short")  # recipes of a CNN, to which the next adds a teacher
 DISTILLED = ("distilled", "taught")  # the latter in older results
@@ -120,7 +120,7 @@ def _compare(first: pd.Series, second: pd.Series, right: pd.DataFrame) -> Verdic
 def _points(*shares: float) -> list[str]:
     """In points, with as many digits as it takes to see of each whether it is above zero or below."""
     digits = next(d for d in range(1, 9) if d == 8 or all(abs(x) < 1e-9 or abs(x) * 100 >= 0.5 / 10**d for x in shares))
-    return [f"{0.0 if abs(x) < 1e-9 else x * 100:.{digits}f}" for x in shares]
+    return [points(0.0 if abs(x) < 1e-9 else x, digits) for x in shares]
 
 
 def _said(leading: str) -> str:
@@ -144,7 +144,7 @@ def _convergence(row: pd.Series) -> str:
 def _generalisation(row: pd.Series) -> str:
     return (
         f"{literal(row['model'])}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
-        f"{row['test_accuracy']:.1%} on test, a gap of {row['generalisation_gap'] * 100:.1f} points"
+        f"{row['test_accuracy']:.1%} on test, a gap of {points(row['generalisation_gap'])} points"
     )
 
 
@@ -271,8 +271,8 @@ def how_many_images(curve: pd.DataFrame) -> str:
 
 def _ahead(gap: float) -> str:
     """A difference, probe minus CNN, of the leading measure."""
-    points = f"{abs(gap) * 100:.1f}"
-    return "level" if points == "0.0" else f"{points} points {'ahead' if gap > 0 else 'behind'}"
+    difference = points(abs(gap))
+    return "level" if difference == "0.0" else f"{difference} points {'ahead' if gap > 0 else 'behind'}"
 
 
 def seeds_in_words(table: pd.DataFrame) -> str:

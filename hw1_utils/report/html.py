@@ -17,7 +17,7 @@ from ..errors import Hw1Error
 from ..io.files import atomic
 from ..questions import STUDIES
 from .figures import colours
-from .words import number, times
+from .words import number, points, times
 
 AGAIN = "the run that wrote it writes it anew when it is started again; what is finished is not repeated"
 
@@ -52,7 +52,7 @@ def write_page(results: Path, target: Path) -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"html": _html, "breakable": _breakable}
-    environment.globals |= {"times": times, "number": number}
+    environment.globals |= {"times": times, "number": number, "points": points}
     page = environment.get_template("page.html.j2").render(
         rows=models,
         pair=pair.sort_values(f"test_{leading}", ascending=False).to_dict("records"),

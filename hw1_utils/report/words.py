@@ -22,6 +22,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}" if value >= 0.95 else f"{value:.2g}"
 
 
+def points(share: float, digits: int = 1) -> str:
+    """A share, or the difference of two, in points: what lies halfway is rounded alike, however it was computed."""
+    return f"{round(share * 100, 9):.{digits}f}"
+
+
 def times(a: float, b: float) -> str:
     """How a compares with b, to be followed by "the other's" and b: "121 times", "about", "83% of", "against"."""
     if not (a > 0 and b > 0):

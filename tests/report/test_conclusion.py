@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hw1_utils import metrics
 from hw1_utils.report.conclusion import conclusion, errata, how_many_images, seeds_in_words, write
-from hw1_utils.report.words import literal, number
+from hw1_utils.report.words import literal, number, points
 
 NUMBER = r"([\d,]+(?:\.\d+)?(?:e-\d+)?)"
 
@@ -446,3 +446,9 @@ def test_every_learning_curve_is_told_as_it_is(values):
 @pytest.mark.parametrize(("x", "text"), [(0, "0"), (0.0004, "0.0004"), (0.99, "1.0"), (9.96, "10"), (1234.5, "1,234")])
 def test_numbers_as_one_says_them(x, text):
     assert number(x) == text
+
+
+def test_a_difference_that_lies_halfway_is_rounded_alike_however_it_was_computed():
+    """727 and 542 of 10,000 images: as the mean of flags, 0.9029 - 0.8844, or a shade below it."""
+    ways = (np.r_[np.ones(727), -np.ones(542), np.zeros(8731)].mean(), 0.9029 - 0.8844, 0.018499999999999996)
+    assert {points(way) for way in ways} == {"1.9"}
