@@ -13,6 +13,7 @@ from hw1_utils.config import ROOT, Config, make_config
 from hw1_utils.data import Data, Samples
 from hw1_utils.experiment import Run, Trained, cnn, load, probe
 from hw1_utils.features import extract
+from hw1_utils.io import attached
 from hw1_utils.io.toy import make_toy_folder
 from hw1_utils.measure import profiling
 from hw1_utils.models import load_encoders
@@ -25,9 +26,10 @@ _HW1_WEIGHTS = os.environ.get("HW1_WEIGHTS")  # read before `clean_environment` 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No HW1_* variable of the person who runs the tests reaches them."""
+    """No HW1_* variable of the person who runs the tests reaches them, and nothing that is attached on Kaggle."""
     for name in [name for name in os.environ if name.startswith("HW1_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(attached, "INPUT", Path("/nowhere/input"))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -93,6 +94,15 @@ class Machine(TorchDispatchMode):
             self.watching = True
             yield batch
         self.watching = False
+
+
+class Draws(TorchFunctionMode):
+    """Random numbers come of a generator of their own device, as CUDA wants it and FakeTensorMode does not."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result, generator = func(*args, **(kwargs or {})), (kwargs or {}).get("generator")
+        assert generator is None or generator.device.type == result.device.type, "a generator of another device"
+        return result
 
 
 class Generator(torch.Generator):
@@ -205,7 +215,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "_apply", applied)
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     monkeypatch.setattr(torch.inference_mode, "__enter__", without_gradients)
-    with FakeTensorMode(), Machine() as machine:
+    with FakeTensorMode(), Draws(), Machine() as machine:
         yield machine
 
 
@@ -278,6 +288,13 @@ def test_batches_are_made_on_the_gpu(gpu, recipe, streamed):
             assert on_gpu(images, labels) and images.shape == (SIZE, 3, 32, 32) and images.dtype == torch.float32
     assert gpu.waits == []
     assert on_gpu(augment.preview("shift", torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=CUDA), seed=0))
+
+
+@pytest.mark.parametrize("recipe", ["assignment", "tuned"])
+def test_a_generator_of_the_cpu_is_found(gpu, recipe):
+    run = cnn(make_data(), recipe)
+    with found():
+        run.train.transform(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=CUDA), torch.Generator())
 
 
 @pytest.mark.parametrize("recipe", ["assignment", "tuned"])
@@ -432,8 +449,9 @@ def test_nobody_waits_in_a_step_of_the_probe(gpu, monkeypatch, pooling, streamed
     assert on_gpu(whole(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=CUDA)))
 
 
-def test_statistics_that_stay_on_the_cpu_are_found(gpu, monkeypatch):
-    run = make_probe(monkeypatch, "cls")
+@pytest.mark.parametrize("pooling", ["cls", "blocks"])
+def test_statistics_that_stay_on_the_cpu_are_found(gpu, monkeypatch, pooling):
+    run = make_probe(monkeypatch, pooling)
     mean = torch.zeros(run.model.in_features)
     spoilt = replace(run, train=replace(run.train, transform=lambda values, generator=None: values - mean))
     with found():

@@ -7,7 +7,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
+from packaging.version import Version
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 from sklearn.datasets import load_sample_image
 
@@ -179,6 +181,8 @@ def test_exif_orientation_is_obeyed(tmp_path, orientation, expected):
 )
 @pytest.mark.parametrize("suffix", ["jpg", "tiff"])
 def test_no_other_tag_of_exif_fails_a_picture_or_hides_its_orientation(tmp_path, odd, suffix):
+    if suffix == "tiff" and odd[2] == 2**31 and Version(PIL.__version__) < Version("13"):
+        pytest.skip("an older Pillow reads no tag at all of such a TIFF")
     path = save(tmp_path / "x.jpg", left_and_right(size=(64, 32)), exif=exif(6, odd), quality=95)
     if suffix == "tiff":  # whose tags are EXIF's
         entries = [(256, 3, 1, 64), (257, 3, 1, 32), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 512)]
