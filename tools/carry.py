@@ -30,7 +30,8 @@ def carried(notebook: Path = NOTEBOOK) -> dict[str, bytes]:
 def wanted(root: Path = ROOT) -> dict[str, bytes]:
     """The files that it should carry: the package, and what it requires."""
     package = root / "hw1_utils"
-    files = [root / "requirements.txt", *package.rglob("*.py"), *package.rglob("*.j2")]
+    inside = [*package.rglob("*.py"), *package.rglob("*.j2")]
+    files = [root / "requirements.txt", *(file for file in inside if ".ipynb_checkpoints" not in file.parts)]
     return {file.relative_to(root).as_posix(): file.read_bytes() for file in sorted(files)}
 
 

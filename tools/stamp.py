@@ -16,7 +16,9 @@ from hw1_utils.errors import Hw1Error
 from hw1_utils.io.files import atomic
 
 FILES = (NOTEBOOK, ROOT / "README.md", ROOT / "README.ru.md")
-GITHUB = re.compile(r"(?:https://(?:[^@/]*@)?|ssh://git@|git@)github\.com[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?/*")
+GITHUB = re.compile(
+    r"(?:https?://(?:[^@/]*@)?(?:www\.)?|ssh://git@|git@)github\.com[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?/*", re.IGNORECASE
+)
 BADGE = re.compile(r"^(\[!\[Open in Colab\]\(.*\)\]\().*\)$", re.MULTILINE)
 
 

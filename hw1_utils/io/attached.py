@@ -1,39 +1,42 @@
 """What is attached to a Kaggle notebook: read-only folders below /kaggle/input. Elsewhere nothing is."""
 
-import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
-from .listing import IMAGE
+from ..errors import Hw1Error
+from .listing import Listing
 
 INPUT = Path("/kaggle/input")
 # How many folders deep what was attached begins: /kaggle/input/<name>, or below its kind and owner.
 KINDS = {"datasets": 3, "notebooks": 3, "models": 3, "competitions": 2}
-DEEPEST = 8  # models/<owner>/<name>/<framework>/<variation>/<version>/ and two more
-MOST_FOLDERS, MOST_ENTRIES = 2000, 1000  # that are looked at: class folders may be many, and hold many files
+DEEPEST, MOST_FOLDERS = 7, 2000  # that are looked into, of each: class folders may be many
+MANY_IMAGES = 20  # in one folder: a picture or two explain something
+OUTPUTS = ("__results___files", "runs", "hw1_utils")  # beside these lie pictures that a notebook has drawn, or this one
 
 
 @dataclass(frozen=True)
 class Attached:
     """What was found, nothing of it opened."""
 
-    folders: list[Path] = field(default_factory=list)  # as they were attached, with images somewhere below
-    others: list[Path] = field(default_factory=list)  # files and folders by whose names nobody would expect an image
+    folders: list[Path] = field(default_factory=list)  # as they were attached, with folders of images somewhere below
+    others: list[Path] = field(default_factory=list)  # files that are no images by their names, and folders
 
 
 def attached() -> Attached:
-    """Look through all that is attached, a few thousand names at most in each folder."""
+    """Look through all that is attached; what cannot be read is passed over."""
     found = Attached()
     for root in _roots():
-        folders = dict(_walk(root))
-        paths = [folder / name for folder, names in folders.items() for name in names]
-        others = [path for path in paths if not IMAGE.search(path.name)]
-        found.others.extend(others)
-        of_this_project = any("hw1_utils" in names for names in folders.values())  # with pictures of its own
-        if len(others) < len(paths) and not of_this_project:
+        with_images: dict[Path, int] = {}
+        for here in _walk(root):
+            images = here.images
+            with_images |= {here.path: len(images)} if images else {}
+            found.others.extend(here.path / name for name in here.files if name not in images)
+            found.others.extend(inside.path for inside in here.folders)
+        beside_one_another = Counter(folder.parent for folder in with_images if folder != root)
+        if max(with_images.values(), default=0) >= MANY_IMAGES or max(beside_one_another.values(), default=0) > 1:
             found.folders.append(root)
     return found
 
@@ -57,17 +60,20 @@ def _roots() -> Iterator[Path]:
         yield from level
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders from `root` on, the nearest first, each with the names in it."""
-    waiting, seen = deque([root]), 0
+def _walk(root: Path) -> Iterator[Listing]:
+    """Folders from `root` on, the nearest first, without what notebooks write and this project's own."""
+    waiting, seen = deque([Listing(root)]), 0
     while waiting and seen < MOST_FOLDERS:
-        folder, seen = waiting.popleft(), seen + 1
-        with os.scandir(folder) as entries:
-            inside = sorted(islice(entries, MOST_ENTRIES), key=lambda entry: entry.name)
-        yield folder, [entry.name for entry in inside]
-        if len(folder.relative_to(INPUT).parts) < DEEPEST:
-            waiting.extend(Path(entry.path) for entry in inside if entry.is_dir())
+        here, seen = waiting.popleft(), seen + 1
+        with suppress(Hw1Error):
+            if any(inside.name in OUTPUTS for inside in here.folders):
+                continue
+            yield here
+            if len(here.path.relative_to(root).parts) < DEEPEST:
+                waiting.extend(here.folders)
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+    with suppress(OSError):
+        return sorted(path for path in place.iterdir() if path.is_dir())
+    return []

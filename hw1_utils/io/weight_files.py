@@ -46,6 +46,7 @@ def encoder_among(names: Sequence[str], where: str) -> str:
     Raises:
         Hw1Error: there are several, and the default is not among them.
     """
+    names = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]  # its tag says more
     if len(names) > 1 and not any(is_meant(name, DEFAULT_ENCODER) for name in names):
         raise Hw1Error(f"{where} has weights of {some(names)}: choose with HW1_ENCODER, or encoder=, which to use.")
     return names[0] if len(names) == 1 else DEFAULT_ENCODER
@@ -122,7 +123,7 @@ def weights_at(place: Path) -> dict[Path, str | None]:
 
 def attached_weights() -> dict[Path, str]:
     """Weights files that are attached to a Kaggle notebook, and the timm model that each is named after."""
-    named = {path: model_named(path) for path in attached().others if _suffix(path)}
+    named = {path: model_named(path) for path in attached().others if _suffix(path) and path.is_file()}
     return {file: name for file, name in named.items() if name}
 
 
@@ -137,7 +138,8 @@ def model_named(path: Path) -> str | None:
 
     stem = _stem(path)
     if path.name in HUB_FILES:
-        stem = path.absolute().parent.name
+        # Kaggle has models in folders for each version: deit_tiny_patch16_224/1/model.safetensors
+        stem = next(parent.name for parent in path.absolute().parents if not parent.name.isdigit())
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             about = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
             stem = f"{about['architecture']}.{(about.get('pretrained_cfg') or {}).get('tag', '')}"

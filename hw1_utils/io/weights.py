@@ -73,9 +73,10 @@ def find_weights(encoder: str, place: Path | str | None = None, *, alone: bool =
         if not os.path.isfile(place):
             raise Hw1Error(f"HW1_WEIGHTS names a file that does not exist: {place}.")
         return Weights(encoder, f"file {place.name}", place, "file")
-    for file, named in attached_weights().items():
-        if is_meant(named, encoder):
-            return Weights(max(named, encoder, key=len), f"attached file {file.name}", file, "file")
+    fitting = [(file, named) for file, named in attached_weights().items() if is_meant(named, encoder)]
+    if fitting:
+        file, named = min(fitting, key=lambda pair: pair[1] != encoder)  # of several, that with the very name
+        return Weights(max(named, encoder, key=len), f"attached file {file.name}", file, "file")
     cfg = timm.get_pretrained_cfg(encoder)
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
         raise Hw1Error(f"There are no pretrained weights for {encoder}: take another encoder, or set HW1_WEIGHTS.")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -83,7 +84,7 @@ def test_a_package_beside_the_notebook_or_above_it_comes_first(set_up, tmp_path,
     assert output == "None" and not (tmp_path / "kaggle/temp").exists()
 
 
-@pytest.mark.parametrize("place", ["helpers", "datasets/owner/helpers", "helpers/hw1-main", None])
+@pytest.mark.parametrize("place", ["helpers", "datasets/owner/helpers", "datasets/owner/helpers/hw1-main", None])
 def test_on_kaggle_what_is_attached_comes_before_the_copy_and_results_are_kept(set_up, tmp_path, place):
     (tmp_path / "kaggle/input/flowers").mkdir(parents=True)
     if place:
@@ -95,9 +96,32 @@ def test_on_kaggle_what_is_attached_comes_before_the_copy_and_results_are_kept(s
 
 
 def test_an_unpacking_that_was_interrupted_is_done_again(set_up, tmp_path):
-    half = tmp_path / "content/hw1/.fresh/hw1_utils"
+    half = tmp_path / "content/hw1/.fresh-abc/hw1_utils"
     half.mkdir(parents=True)
     (half / "half.py").touch()
     file, _ = set_up(tmp_path / "content")
-    assert os.path.exists(file) and not (tmp_path / "content/hw1/hw1_utils/half.py").exists()
-    assert not (tmp_path / "content/hw1/.fresh").exists()
+    assert file == f"{tmp_path}/content/hw1/hw1_utils/__init__.py" and wanted() == {
+        name: (tmp_path / "content/hw1" / name).read_bytes() for name in wanted()
+    }
+
+
+@pytest.mark.parametrize("what", ["a project", "a file"])
+def test_a_hw1_that_is_something_else_is_left_alone(set_up, tmp_path, what):
+    other = tmp_path / "content/hw1"
+    other.parent.mkdir()
+    if what == "a file":
+        other.write_text("mine")
+    else:
+        (other / "hw1_utils").mkdir(parents=True)
+        (other / "requirements.txt").write_text("mine")
+    file, _ = set_up(tmp_path / "content")
+    assert file == f"{tmp_path}/content/hw1_unpacked/hw1_utils/__init__.py"
+    assert (other if what == "a file" else other / "requirements.txt").read_text() == "mine"
+
+
+def test_notebooks_that_start_together_do_not_disturb_one_another(set_up, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        files = {file for file, _ in pool.map(set_up, [tmp_path / "content"] * 4)}
+    found = {name: (tmp_path / "content/hw1" / name).read_bytes() for name in wanted()}
+    assert files == {f"{tmp_path}/content/hw1/hw1_utils/__init__.py"} and found == wanted()
+    assert not list((tmp_path / "content/hw1").glob(".fresh-*"))

@@ -1,5 +1,7 @@
 """What is attached to a Kaggle notebook, in an imitated /kaggle/input."""
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -46,7 +48,7 @@ def test_the_one_folder_of_images_that_is_attached_is_the_data(attach, root):
 
 
 def test_of_several_folders_one_has_to_be_chosen(attach):
-    place = attach("flowers/rose/1.png", "cats/tom/1.png")
+    place = attach("flowers/rose/1.png", "flowers/tulip/1.png", "cats/tom/1.png", "cats/felix/1.png")
     with pytest.raises(Hw1Error, match="choose one of .*cats, .*flowers with HW1_DATA"):
         make_config("quick")
     assert make_config("quick", data_dir=str(place / "cats")).data_path == place / "cats"
@@ -62,9 +64,41 @@ def test_cifar10_is_found_as_archive_or_unpacked(attach, name):
     assert found.name in name.split("/") and make_config("quick").is_cifar10
 
 
-def test_this_project_itself_is_no_data(attach):
-    attach("hw1/hw1_utils/config.py", "hw1/results/samples.png", "hw1/docs/picture.png")
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("hw1/hw1_utils/config.py", "hw1/results/samples.png", "hw1/docs/picture.png"),
+        ("run/hw1/runs/cnn/a.tfevents", "run/hw1/results/vit/cm.png", "run/hw1/results/cnn/cm.png"),
+        ("run/__results___files/1.png", "run/other/2.png"),
+        ("titanic/train.csv", "titanic/docs/figure.png", "titanic/logo.png"),
+        ("flowers.csv/__MACOSX/a/1.png", "flowers.csv/__MACOSX/b/1.png", "flowers.csv/.hidden/c.png"),
+        ("odd/a.png/readme.txt", "odd/b.png/readme.txt"),
+    ],
+)
+def test_pictures_that_explain_or_show_something_are_no_data(attach, paths):
+    attach(*paths)
     assert attached().folders == [] and make_config("quick").is_cifar10
+
+
+def test_data_that_are_not_understood_are_not_passed_over_for_cifar10(attach):
+    """Pictures in one folder, with a table of labels: that is refused when it is read."""
+    place = attach("flat/labels.csv", *(f"flat/images/{i}.png" for i in range(25)))
+    assert make_config("quick").data_path == place / "flat"
+
+
+def test_what_cannot_be_read_is_passed_over(attach, monkeypatch):
+    place = attach(*(f"flowers/{path}" for path in FLOWERS), "secret/x.txt")
+    (place / "loop").mkdir()
+    (place / "loop" / "again").symlink_to(place / "loop")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("hw1_utils.io.listing.os.scandir", refuse)
+    assert attached().folders == [place / "flowers"]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +107,7 @@ def test_this_project_itself_is_no_data(attach):
         ("vit/deit_tiny_patch16_224.safetensors", "deit_tiny_patch16_224"),
         ("models/o/vit/pytorch/tiny/1/vit_tiny_patch16_224.augreg_in21k.bin", "vit_tiny_patch16_224.augreg_in21k"),
         ("resnet18-5c106cde.pth", "resnet18"),
+        ("models/o/m/pytorch/deit_tiny_patch16_224/1/model.safetensors", "deit_tiny_patch16_224"),
     ],
 )
 def test_attached_weights_choose_the_encoder_that_they_are_named_after(attach, path, encoder):
@@ -84,7 +119,8 @@ def test_attached_weights_choose_the_encoder_that_they_are_named_after(attach, p
 
 
 def test_files_that_are_named_after_no_model_are_not_taken_for_weights(attach):
-    attach("mine/best.pth", "mine/notes.bin")
+    place = attach("mine/best.pth", "mine/notes.bin", "mine/resnet18.pth/readme.txt")
+    (place / "mine" / "resnet34.pth").symlink_to(place / "gone")
     assert attached_weights() == {} and make_config("quick").encoder == Config.encoder
 
 
@@ -93,15 +129,23 @@ def test_of_several_attached_weights_the_default_encoders_are_taken_or_one_has_t
     with pytest.raises(Hw1Error, match="has weights of deit_tiny_patch16_224, resnet18: choose"):
         make_config("quick")
     assert find_weights(make_config("quick", encoder="resnet18").encoder).path.name == "resnet18.pth"
+    attach("w/resnet18.a1_in1k.safetensors")  # the same model as one of them
+    assert find_weights("resnet18.a1_in1k").path.name == "resnet18.a1_in1k.safetensors"
     attach("w/vit_tiny_patch16_224.pth")
     assert make_config("quick").encoder == "vit_tiny_patch16_224"
 
 
 def test_folders_by_the_thousand_are_not_looked_through_to_the_end(attach, monkeypatch):
     monkeypatch.setattr(module, "MOST_FOLDERS", 5)
-    monkeypatch.setattr(module, "MOST_ENTRIES", 3)
-    place = attach(*(f"many/train/{i:03}/{j}.png" for i in range(20) for j in range(10)))
-    assert attached().folders == [place / "many"]
+    place = attach(*(f"many/train/{i:03}/{j}.png" for i in range(20) for j in range(3)))
+    looked = [here.path for here in module._walk(place / "many")]
+    assert attached().folders == [place / "many"] and len(looked) == 5
+
+
+def test_images_far_below_or_beside_many_other_files_are_found(attach):
+    deep = [f"datasets/o/s/archive/data/v1/images/{path}" for path in FLOWERS]
+    place = attach(*deep, *(f"datasets/o/s/labels{i}.xml" for i in range(1200)))
+    assert make_config("quick").data_path == place / "datasets/o/s"
 
 
 def test_decoded_images_of_a_folder_that_may_only_be_read_lie_elsewhere(attach, monkeypatch):
