@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= $(or $(HW1_PROFILE),auto)
 PORT ?= 6006
-# VERSIONS: other versions than constraints.txt has, in a .venv of their own; colab or lowest
+# VERSIONS: colab for the versions that Colab has, in a .venv of their own
 VENV := .venv$(addprefix -,$(VERSIONS))
 CONSTRAINTS := constraints$(addprefix -,$(VERSIONS)).txt
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make run [PROFILE=quick|full|smoke]   execute hw1.ipynb headless, write report and results"
-	@echo "make test [VERSIONS=colab|lowest]     ruff and pytest; with Colab's versions (Python 3.13), or the lowest that work"
+	@echo "make test [VERSIONS=colab]            ruff and pytest; with the versions that Colab has (Python 3.13)"
 	@echo "make data                             fetch, check and build data/cifar10"
 	@echo "make tensorboard [PROFILE=...]        serve the logs at localhost:$(PORT)"
 	@echo "make notebook                         put the package as it is now into hw1.ipynb, for whoever uploads that alone"

@@ -14,7 +14,7 @@ def read(name):
 
 
 REQUIRED, DEVELOPMENT = read("requirements.txt"), read("requirements-dev.txt")
-PINNED = {name: read(f"constraints{name}.txt") for name in ("", "-colab", "-lowest")}
+PINNED = {name: read(f"constraints{name}.txt") for name in ("", "-colab")}
 
 
 def version(pin):
@@ -31,10 +31,12 @@ def test_what_is_pinned_is_allowed(name):
                 assert required[package].specifier.contains(version(pin)), f"{pin}, but {required[package]}"
 
 
-def test_the_lowest_versions_that_are_tested_are_those_that_requirements_name():
+def test_no_lower_bound_is_below_what_is_tested():
     for package, required in REQUIRED.items():
         lowest = next(one.version for one in required.specifier if one.operator == ">=")
-        assert Version(version(PINNED["-lowest"][package])) == Version(lowest)
+        if package not in ("setuptools", "thop"):  # an old one will do; Colab has none
+            tested = Version(version(PINNED["-colab"][package])).release
+            assert tested[: len(Version(lowest).release)] == Version(lowest).release, package
 
 
 @pytest.mark.parametrize("name", PINNED)
