@@ -62,6 +62,7 @@ class _Client(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
     def create_kernel_manager(self) -> AsyncKernelManager:
+        os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else an older ipykernel's debugger warns
         # Without any kernel spec, `python3` is this very Python; one on this machine may name another.
         return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
 
