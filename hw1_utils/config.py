@@ -12,9 +12,9 @@ from pathlib import Path
 
 from .device import find_device
 from .errors import Hw1Error, some
-from .io.attached import INPUT, attached
-from .io.cifar10 import attached_cifar10
-from .io.weight_files import DEFAULT_ENCODER, attached_weights, check_named, encoder_among, encoder_named_by
+from .io.attached import INPUT, Attached, attached
+from .io.cifar10 import archives_among
+from .io.weight_files import DEFAULT_ENCODER, check_named, encoder_among, encoder_named_by, weights_among
 from .questions import STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: relative paths in a Config start here
@@ -334,26 +334,29 @@ def make_config(profile: str = "auto", **overrides: object) -> Config:
             check_named(_place(weights), _names(str(settings["encoder"])))
         else:
             settings["encoder"] = encoder_named_by(_place(weights))
-    if weights is None and "encoder" not in settings:
-        settings["encoder"] = encoder_among(list(dict.fromkeys(attached_weights().values())), str(INPUT))
-    if "data_dir" not in settings:
-        settings["data_dir"] = _attached_data()
+    names_no_encoder = weights is None and "encoder" not in settings
+    if names_no_encoder or "data_dir" not in settings:
+        found = attached()
+        if names_no_encoder:
+            settings["encoder"] = encoder_among(weights_among(found.others).values(), str(INPUT))
+        if "data_dir" not in settings:
+            settings["data_dir"] = _attached_data(found)
     return Config(**settings)
 
 
-def _attached_data() -> str:
+def _attached_data(found: Attached) -> str:
     """The folder of images that is attached to a Kaggle notebook, if there is one, else CIFAR-10's.
 
     Raises:
         Hw1Error: several are attached.
     """
-    folders = [str(folder) for folder in attached().folders]
-    if len(folders) + bool(attached_cifar10()) > 1:
-        also = [f"{Config.data_dir} (CIFAR-10)"] if attached_cifar10() else []
+    kinds = [str(folder) for folder in found.folders]
+    kinds += [f"{Config.data_dir} (CIFAR-10)"] if archives_among(found.others) else []
+    if len(kinds) > 1:
         raise Hw1Error(
-            f"Images of several kinds are attached: choose one of {some(folders + also)} with HW1_DATA, or data_dir=."
+            f"Images of several kinds are attached: choose one of {some(kinds)} with HW1_DATA, or data_dir=."
         )
-    return folders[0] if folders else Config.data_dir
+    return str(found.folders[0]) if found.folders else Config.data_dir
 
 
 def _given(settings: Mapping[str, object]) -> dict[str, object]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -96,9 +96,9 @@ def ensure_cifar10(folder: Path, *, say: Say = print) -> None:
     say(f"CIFAR-10 is in {folder.parent.name}/{folder.name}, and equals the official data.")
 
 
-def attached_cifar10() -> list[Path]:
-    """Official archives, or the folders in them, that are attached to a Kaggle notebook."""
-    return [path for path in attached().others if path.name in (ARCHIVE, BATCHES)]
+def archives_among(paths: Iterable[Path]) -> list[Path]:
+    """The official archives, and the folders in them, among paths."""
+    return [path for path in paths if path.name in (ARCHIVE, BATCHES)]
 
 
 def folder_sha256(folder: Path, split: str) -> str:
@@ -196,7 +196,7 @@ def _build(home: Path, work: Path, say: Say) -> Path:
 
 def _sources(home: Path, work: Path, say: Say) -> Iterator[tuple[str, Callable[[], Splits]]]:
     """Where the images may come from, the nearest first: (a name for people, what reads them)."""
-    for place in [home / ARCHIVE, home / BATCHES, *attached_cifar10()]:
+    for place in [home / ARCHIVE, home / BATCHES, *archives_among(attached().others)]:
         if place.is_dir():
             yield str(place), partial(_read_batches, place)
         elif place.exists():

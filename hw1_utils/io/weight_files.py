@@ -7,7 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import Hw1Error, some
-from .attached import attached
 
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt", ".bin", ".ckpt")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # on the model hub, in the order in which timm looks for them
@@ -40,12 +39,13 @@ def encoder_named_by(place: Path) -> str:
     return encoder_among(_names_at(place), str(place))
 
 
-def encoder_among(names: Sequence[str], where: str) -> str:
+def encoder_among(names: Iterable[str], where: str) -> str:
     """The only one of these timm models; of several or none the default encoder.
 
     Raises:
         Hw1Error: there are several, and the default is not among them.
     """
+    names = list(dict.fromkeys(names))
     names = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]  # its tag says more
     if len(names) > 1 and not any(is_meant(name, DEFAULT_ENCODER) for name in names):
         raise Hw1Error(f"{where} has weights of {some(names)}: choose with HW1_ENCODER, or encoder=, which to use.")
@@ -70,7 +70,7 @@ def check_named(place: Path, asked: Sequence[str]) -> None:
 
 
 def _names_at(place: Path) -> list[str]:
-    return list(dict.fromkeys(name for name in weights_at(place).values() if name))
+    return [name for name in weights_at(place).values() if name]
 
 
 def file_for(encoder: str, place: Path, *, alone: bool = True) -> tuple[Path | None, str]:
@@ -84,17 +84,24 @@ def file_for(encoder: str, place: Path, *, alone: bool = True) -> tuple[Path | N
             which may come from there: its file is None.
     """
     files = weights_at(place)
-    fitting = [(file, named) for file, named in files.items() if named and is_meant(named, encoder)]
     if alone and list(files.values()) == [None]:
-        fitting = [(*files, encoder)]
-    if not fitting and encoder.split(".")[0] == STAND_IN:
+        return *files, encoder
+    if chosen := choose_file(encoder, files):
+        return chosen
+    if encoder.split(".")[0] == STAND_IN:
         return None, encoder
+    found = f"it has {some(file.name for file in files)}" if files else f"no file ends in {', '.join(SUFFIXES)}"
+    raise Hw1Error(
+        f"HW1_WEIGHTS names {place}, which has no weights for {encoder} ({found}): name the file after "
+        f"the model, as in {encoder}.safetensors, or take the encoder that the weights are of."
+    )
+
+
+def choose_file(encoder: str, files: Mapping[Path, str | None]) -> tuple[Path, str] | None:
+    """(of files and the models they are named after that one which is meant for an encoder, its name with the tag)."""
+    fitting = [(file, named) for file, named in files.items() if named and is_meant(named, encoder)]
     if not fitting:
-        found = f"it has {some(file.name for file in files)}" if files else f"no file ends in {', '.join(SUFFIXES)}"
-        raise Hw1Error(
-            f"HW1_WEIGHTS names {place}, which has no weights for {encoder} ({found}): name the file after "
-            f"the model, as in {encoder}.safetensors, or take the encoder that the weights are of."
-        )
+        return None
     file, named = min(fitting, key=lambda pair: pair[1] != encoder)  # of several, that with the very name
     return file, max(named, encoder, key=len)  # the name with a tag says more
 
@@ -121,9 +128,9 @@ def weights_at(place: Path) -> dict[Path, str | None]:
     return {file: model_named(file) for file in files}
 
 
-def attached_weights() -> dict[Path, str]:
-    """Weights files that are attached to a Kaggle notebook, and the timm model that each is named after."""
-    named = {path: model_named(path) for path in attached().others if _suffix(path) and path.is_file()}
+def weights_among(paths: Iterable[Path]) -> dict[Path, str]:
+    """The weights files among paths, and the timm model that each is named after; without those named after none."""
+    named = {path: model_named(path) for path in paths if _suffix(path) and path.is_file()}
     return {file: name for file, name in named.items() if name}
 
 

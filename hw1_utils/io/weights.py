@@ -20,10 +20,10 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from ..errors import Hw1Error, some
-from .attached import advice
+from .attached import advice, attached
 from .download import silent
 from .files import sha256_file, sha256_tensors
-from .weight_files import DEFAULT_ENCODER, HUB_FILES, STAND_IN, attached_weights, file_for, is_meant, read_tensors
+from .weight_files import DEFAULT_ENCODER, HUB_FILES, STAND_IN, choose_file, file_for, read_tensors, weights_among
 
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|target)([._]|$)")  # in a prefix: the weights to use, where there are two
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # torch's, anywhere in a name
@@ -73,10 +73,9 @@ def find_weights(encoder: str, place: Path | str | None = None, *, alone: bool =
         if not os.path.isfile(place):
             raise Hw1Error(f"HW1_WEIGHTS names a file that does not exist: {place}.")
         return Weights(encoder, f"file {place.name}", place, "file")
-    fitting = [(file, named) for file, named in attached_weights().items() if is_meant(named, encoder)]
-    if fitting:
-        file, named = min(fitting, key=lambda pair: pair[1] != encoder)  # of several, that with the very name
-        return Weights(max(named, encoder, key=len), f"attached file {file.name}", file, "file")
+    if chosen := choose_file(encoder, weights_among(attached().others)):
+        file, named = chosen
+        return Weights(named, f"attached file {file.name}", file, "file")
     cfg = timm.get_pretrained_cfg(encoder)
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
         raise Hw1Error(f"There are no pretrained weights for {encoder}: take another encoder, or set HW1_WEIGHTS.")

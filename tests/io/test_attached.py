@@ -9,8 +9,8 @@ from hw1_utils.config import Config, make_config
 from hw1_utils.errors import Hw1Error
 from hw1_utils.io import attached as module
 from hw1_utils.io.attached import attached
-from hw1_utils.io.cifar10 import attached_cifar10
-from hw1_utils.io.weight_files import attached_weights
+from hw1_utils.io.cifar10 import archives_among
+from hw1_utils.io.weight_files import weights_among
 from hw1_utils.io.weights import find_weights
 
 
@@ -60,7 +60,7 @@ def test_of_several_folders_one_has_to_be_chosen(attach):
 @pytest.mark.parametrize("name", ["c/cifar-10-python.tar.gz", "datasets/o/c/cifar-10-batches-py/data_batch_1"])
 def test_cifar10_is_found_as_archive_or_unpacked(attach, name):
     attach(name)
-    (found,) = attached_cifar10()
+    (found,) = archives_among(attached().others)
     assert found.name in name.split("/") and make_config("quick").is_cifar10
 
 
@@ -121,7 +121,7 @@ def test_attached_weights_choose_the_encoder_that_they_are_named_after(attach, p
 def test_files_that_are_named_after_no_model_are_not_taken_for_weights(attach):
     place = attach("mine/best.pth", "mine/notes.bin", "mine/resnet18.pth/readme.txt")
     (place / "mine" / "resnet34.pth").symlink_to(place / "gone")
-    assert attached_weights() == {} and make_config("quick").encoder == Config.encoder
+    assert weights_among(attached().others) == {} and make_config("quick").encoder == Config.encoder
 
 
 def test_of_several_attached_weights_the_default_encoders_are_taken_or_one_has_to_be_chosen(attach):

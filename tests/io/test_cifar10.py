@@ -23,6 +23,7 @@ from torchvision.datasets import CIFAR10
 from hw1_utils.config import ROOT
 from hw1_utils.errors import Hw1Error
 from hw1_utils.io import cifar10, download, progress
+from hw1_utils.io.attached import Attached
 from hw1_utils.io.cifar10 import MEAN, STD, check_statistics, ensure_cifar10, folder_sha256
 
 REAL = ROOT / "data" / "cifar10"
@@ -208,7 +209,8 @@ def test_files_of_the_archive_that_are_damaged_are_not_unpickled(toy, serve, fol
 def test_attached_files_come_before_the_internet(toy, serve, folder, monkeypatch):
     requests = serve(toy.archive)
     put_archive(folder.parent, toy.archive)
-    monkeypatch.setattr(cifar10, "attached_cifar10", lambda: [folder.parent.parent / cifar10.ARCHIVE])
+    found = Attached(others=[folder.parent.parent / cifar10.ARCHIVE])
+    monkeypatch.setattr(cifar10, "attached", lambda: found)
     ensure_cifar10(folder)
     assert requests == [] and beside(folder) == {"cifar10"}
 
