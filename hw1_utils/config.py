@@ -27,8 +27,10 @@ PROFILES: Mapping[str, dict] = {
         "train_size": 5000,
         "val_size": 1000,
         "test_size": 2000,
-        "cnn_epochs": 40,
+        "cnn_epochs": 24,
         "cnn_batch_size": 64,
+        "extract_batch_size": 32,
+        "profile_batch_size": 4,
         "study_images": 1000,
     },
     "smoke": {
@@ -115,7 +117,12 @@ class Config:
     # how the run goes about it, and where it writes
     sanity_check: str = knob("stop", "where three batches are not learnt by heart", choices=("stop", "warn"))
     profile_steps: int = knob(50, "steps in the profiler trace", low=1)
-    studies: str = knob("all", f"further questions: all, none, or with commas some of {', '.join(STUDIES)}")
+    profile_batch_size: int | None = knob(
+        None, "images a step of a probe, images in, while its costs are measured; none: probe_batch_size", low=1
+    )
+    studies: str = knob(
+        "auto", f"further questions: auto (all; in quick all but recipes), all, none, or of {', '.join(STUDIES)}"
+    )
     study_images: int = knob(5000, "training images of the input-size study", low=2)
     fresh: bool = knob(False, "start over instead of using what is finished or interrupted on disk")
     skip_unreadable: bool = knob(False, "leave out and name files that are no readable images, instead of stopping")
@@ -131,7 +138,9 @@ class Config:
         if not self.encoders:
             raise Hw1Error(f"Config.encoder must name a timm model, not {self.encoder!r}.")
         if unknown := [name for name in self.asked if name not in STUDIES]:
-            raise Hw1Error(f"Config.studies has no {', '.join(unknown)}: choose all, none, or of {', '.join(STUDIES)}.")
+            raise Hw1Error(
+                f"Config.studies has no {', '.join(unknown)}: choose auto, all, none, or of {', '.join(STUDIES)}."
+            )
         data = os.path.realpath(self.data_path)
         for name, place in (("output_dir", self.output_path), ("backup_dir", self.backup_path)):
             if place and Path(os.path.realpath(place)).is_relative_to(data):  # it would be read as a class of the data
@@ -146,7 +155,8 @@ class Config:
     def asked(self) -> list[str]:
         """The further questions of the run, out of `questions.STUDIES`."""
         words = self.studies.lower()
-        return {"all": list(STUDIES), "none": []}.get(words, _names(words))
+        usual = [name for name in STUDIES if (self.profile, name) != ("quick", "recipes")]  # they double its time
+        return {"auto": usual, "all": list(STUDIES), "none": []}.get(words, _names(words))
 
     @property
     def weights_place(self) -> Path | str | None:

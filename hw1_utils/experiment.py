@@ -38,7 +38,17 @@ from .io.splits import choose
 from .io.toy import make_toy_folder
 from .io.tracking import Tracker, clear_emptied
 from .io.weights import check_names
-from .models import CNN, AfterPreprocessing, FrozenEncoder, Probe, blank_probe, folded, sketch_encoders
+from .models import (
+    CNN,
+    WHITENED_PIXELS,
+    AfterPreprocessing,
+    FrozenEncoder,
+    Probe,
+    blank_probe,
+    folded,
+    sketch_encoders,
+    whiten,
+)
 from .optim import RECIPES, Optimization, Recipe, make_optimization
 from .training import Predictions, evaluate, fit, judged
 
@@ -138,6 +148,7 @@ class FromPixels:
 
     model: nn.Module  # of images to logits, in its initial state: a CNN itself, an encoder with its head
     samples: Samples  # to train it on
+    batch_size: int  # of a step of training it
     arithmetic: Callable[[Tensor], tuple[nn.Module, Tensor]]  # an image -> all its multiply-adds: module and input
     assemble: Callable[[nn.Module], nn.Module]  # a trained `Run.model` -> what takes images as `model` does
     blank: Callable[[], nn.Module]  # makes another `model`, with any weights, in another process too
@@ -263,15 +274,19 @@ def cnn(data: Data, name: str = "", *, teacher: "Trained | None" = None, seed: i
     recipe, targets = RECIPES[name], data.train.labels
     if (teacher is not None) != (recipe.teacher_weight > 0):
         raise Hw1Error(f"Recipe {name!r} takes {'a' if recipe.teacher_weight else 'no'} teacher.")
-    # With a teacher it has the headline's epochs: else they, and not the teacher, might be the difference.
-    length = RECIPES[config.cnn_recipe if teacher else name].length
     if teacher:
+        # With the headline's epochs and the start that goes with them: else they might be what makes the difference.
+        alike = RECIPES["tuned" if RECIPES[config.cnn_recipe].length == "cnn_epochs" else "short"]
+        recipe = replace(recipe, length=alike.length, whitened=alike.whitened)
         labels = nn.functional.one_hot(targets, len(data.classes)).float()
         targets = labels.lerp(teacher.train.probabilities.to(context.device), recipe.teacher_weight)
     # On the device from the beginning: copied there for each batch they would make the CPU wait for a GPU.
     transform = Augmentation(recipe.augmentation, data.mean.to(context.device), data.std.to(context.device))
     torch.manual_seed(seed)
     model = CNN(len(data.classes), config.image_size).to(context.device, memory_format=torch.channels_last)
+    if recipe.whitened:
+        count = max(1, WHITENED_PIXELS // config.image_size**2)  # spread over all: files are sorted by class
+        whiten(model.conv1, transform(data.train.take(slice(None, None, -(-len(data.train) // count)))))
 
     def samples(split: Split) -> Samples:
         return Samples(split.images, split.labels, transform, seed)
@@ -286,7 +301,7 @@ def cnn(data: Data, name: str = "", *, teacher: "Trained | None" = None, seed: i
         model=model,
         precision=context.precision,
         recipe=recipe,
-        epochs=getattr(config, length),
+        epochs=getattr(config, recipe.length),
         batch_size=config.cnn_batch_size,
         seed=seed,
         train=train_samples,
@@ -295,6 +310,7 @@ def cnn(data: Data, name: str = "", *, teacher: "Trained | None" = None, seed: i
         from_pixels=FromPixels(
             model=model,
             samples=train_samples,
+            batch_size=config.cnn_batch_size,
             arithmetic=lambda image: (model, transform(image)),
             assemble=lambda model: model,
             blank=partial(CNN, len(data.classes), config.image_size),
@@ -361,6 +377,7 @@ def probe(features: Features, pooling: str = "cls", *, seed: int | None = None) 
         from_pixels=FromPixels(
             model=whole,
             samples=Samples(features.train_images.images, data.train.labels, as_they_are, seed),
+            batch_size=config.profile_batch_size or config.probe_batch_size,
             arithmetic=lambda image: (AfterPreprocessing(whole), encoder.preprocess(image)),
             assemble=assemble,
             blank=partial(blank_probe, encoder.name, encoder.dtype, len(data.classes), pooling),

@@ -18,7 +18,10 @@ from .io.weights import Weights, build, check, find_weights
 if TYPE_CHECKING:
     from .context import Context
 
+WHITENED_PIXELS = 2**19  # whose 3×3 patches a whitened layer begins with
+NO_DIRECTION = 1e-4  # share of the largest variance of patches, below which they do not differ
 BLOCKS = 4  # the last ones of a ViT, whose tokens the pooling `blocks` uses
+FEW_PATCHES = 300  # of which a matrix of all pairs is small
 
 
 class CNN(nn.Module):
@@ -45,6 +48,28 @@ class CNN(nn.Module):
         return self.head(x.flatten(1))
 
 
+@torch.no_grad()
+def whiten(conv: nn.Conv2d, images: Tensor, eps: float = 5e-4) -> None:
+    """Let a convolution begin as the whitening of the patches it will see, to be trained on as any other.
+
+    Its filters become the leading eigenvectors of the patches' covariance, each scaled to give unit deviation, and
+    their negatives (Page 2018, "How to train your ResNet"; `eps` as in Jordan 2024, "94% on CIFAR-10 in 3.29 seconds",
+    where the layer stays frozen). The bias becomes 0.
+
+    Args:
+        conv: filters that there are no directions for, as grey images have 9 in place of 27, stay as they are.
+        images: normalised float32 B×C×S×S. So that the start is the same on every device, it is computed on the CPU.
+    """
+    side = conv.kernel_size[0]
+    patches = images.cpu().double().unfold(2, side, 1).unfold(3, side, 1)  # B×C×S'×S'×h×w
+    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
+    values, vectors = torch.linalg.eigh(torch.cov(patches.T))  # the largest last
+    count = min(conv.out_channels // 2, int((values > NO_DIRECTION * values[-1]).sum()))
+    leading = (vectors / (values.clamp(min=0) + eps).sqrt()).flip(1)[:, :count].T.unflatten(1, conv.weight.shape[1:])
+    conv.weight[: 2 * count] = torch.cat([leading, -leading]).to(conv.weight)
+    conv.bias[: 2 * count] = 0
+
+
 class FrozenEncoder(nn.Module):
     """A pretrained timm model up to its head's input: raw images in, features out, never trained.
 
@@ -64,6 +89,7 @@ class FrozenEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(data["std"]), persistent=False)
         self.is_vit = isinstance(backbone, VisionTransformer)
         self.backbone = backbone.to(dtype).requires_grad_(False)
+        self._choose_attention()
         self.train(False)
         # What a run calls it; where there are several encoders see `load_encoders`.
         self.folder = "vit" if self.is_vit else name  # of its outputs
@@ -121,12 +147,27 @@ class FrozenEncoder(nn.Module):
     def key(self) -> str:
         """All that the features depend on, besides the images."""
         preprocessing = (self.input_size, self.interpolation, self.mean.tolist(), self.std.tolist())
-        computed = f"{self.dtype} {self.device.type} {BLOCKS} timm {timm.__version__}"
+        attention = "" if self.fused_attention else " attention in steps"
+        computed = f"{self.dtype} {self.device.type} {BLOCKS} timm {timm.__version__}{attention}"
         return f"{self.name} {self.weights_sha256} {preprocessing} {computed}"
 
     def train(self, mode: bool = True) -> "FrozenEncoder":
         """Stay in eval mode: dropout off, normalisation statistics untouched."""
         return super().train(False)
+
+    def _apply(self, *args: object, **options: object) -> "FrozenEncoder":
+        """Whatever takes a module to another device comes through here."""
+        super()._apply(*args, **options)
+        self._choose_attention()
+        return self
+
+    def _choose_attention(self) -> None:
+        """On a CPU products and softmax one after the other: of few patches 1.15 times as fast as torch's fused one."""
+        few = self.is_vit and self.backbone.patch_embed.num_patches <= FEW_PATCHES
+        self.fused_attention = self.device.type != "cpu" or not few
+        for module in self.backbone.modules() if few else ():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = self.fused_attention
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Raw uint8 B×3×S×S to the encoder's own input B×3×H×W."""

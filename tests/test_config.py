@@ -302,7 +302,13 @@ def test_a_weights_file_of_another_model_is_refused(monkeypatch):
 
 @pytest.mark.parametrize(
     ("studies", "asked"),
-    [("all", list(STUDIES)), (" None ", []), ("", list(STUDIES)), ("seeds, Flips,seeds", ["seeds", "flips"])],
+    [
+        ("all", list(STUDIES)),
+        (" None ", []),
+        ("", [name for name in STUDIES if name != "recipes"]),
+        ("auto", [name for name in STUDIES if name != "recipes"]),
+        ("seeds, Flips,seeds", ["seeds", "flips"]),
+    ],
 )
 def test_further_questions_are_all_none_or_named(studies, asked):
     assert make_config("quick", studies=studies).asked == asked
@@ -310,7 +316,7 @@ def test_further_questions_are_all_none_or_named(studies, asked):
 
 def test_a_question_that_there_is_not_is_refused():
     assert refusal("quick", studies="seeds, rain").startswith(
-        "Config.studies has no rain: choose all, none, or of blocks"
+        "Config.studies has no rain: choose auto, all, none, or of blocks"
     )
 
 

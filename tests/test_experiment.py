@@ -125,6 +125,10 @@ def test_the_headline_is_called_cnn_and_every_recipe_has_a_name_and_a_title(make
     assert len({run.title for run in runs.values()}) == len({run.name for run in runs.values()}) == len(RECIPES)
     epochs = 3 if headline == "tuned" else data.context.config.short_epochs
     assert runs["distilled"].epochs == runs[headline].epochs == epochs
+    # But for its teacher it is the recipe that has these epochs, from the same start.
+    starts = {name: run.model.conv1.weight for name, run in runs.items()}
+    assert torch.equal(starts["distilled"], starts["tuned" if headline == "tuned" else "short"])
+    assert torch.equal(starts["tuned"], starts["assignment"]) and not torch.equal(starts["short"], starts["tuned"])
 
 
 @pytest.mark.parametrize("recipe", ["distilled", "tuned", "tunned"])

@@ -43,6 +43,22 @@ def test_features_are_the_encoders_outputs_in_order(tmp_path):
     )
 
 
+def test_passes_beside_each_other_on_several_threads_give_the_same_features_in_order(tmp_path):
+    encoder, passes = make_encoder()
+    alone = run(encoder, IMAGES, tmp_path / "alone").rows.values
+    threads = []
+    encoder.register_forward_pre_hook(lambda module, args: threads.append(torch.get_num_threads()))
+    before, _ = torch.get_num_threads(), passes.clear()
+    try:
+        torch.set_num_threads(3)
+        together = run(encoder, IMAGES, tmp_path / "together", batch_size=6).rows.values
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert passes == [2] * 6 and threads == [1] * 6
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
 def test_the_second_time_they_come_from_disk_with_their_cost(tmp_path):
     encoder, passes = make_encoder()
     first = run(encoder, IMAGES, tmp_path)

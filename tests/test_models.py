@@ -1,5 +1,7 @@
 """The CNN is the documented one; the encoder is frozen and fed as its weights were; the probe is its head."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -10,7 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 from hw1_utils.config import make_config
 from hw1_utils.errors import Hw1Error
 from hw1_utils.features import standardization
-from hw1_utils.models import CNN, FrozenEncoder, Probe, folded, load_encoder
+from hw1_utils.models import CNN, FrozenEncoder, Probe, folded, load_encoder, whiten
 
 CPU = torch.device("cpu")
 
@@ -65,7 +67,40 @@ def test_cnn_is_the_architecture_to_the_letter():
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(("grey", "directions"), [(False, 16), (True, 9)])
+def test_a_whitened_layer_begins_with_uncorrelated_responses_of_unit_deviation(grey, directions):
+    images = F.avg_pool2d(torch.randn(64, 3, 34, 34, generator=torch.Generator().manual_seed(0)), 3, 1)  # alike nearby
+    images = images[:, :1].expand(-1, 3, -1, -1) if grey else images
+    model, before = CNN(10), CNN(10)
+    before.load_state_dict(model.state_dict())
+    whiten(model.conv1, images)
+    responses = F.conv2d(images, model.conv1.weight, model.conv1.bias)[:, : 2 * directions].transpose(0, 1).flatten(1)
+    covariance = torch.cov(responses[:directions])
+    torch.testing.assert_close(covariance, torch.eye(directions), rtol=0, atol=0.06)
+    torch.testing.assert_close(responses[:directions], -responses[directions:])
+    assert torch.equal(model.conv1.weight[2 * directions :], before.conv1.weight[2 * directions :])
+    assert all(torch.equal(a, b) for a, b in zip([*model.parameters()][2:], [*before.parameters()][2:], strict=True))
+
+
+def test_images_of_one_colour_leave_a_layer_as_it_is():
+    model = CNN(10)
+    weight = model.conv1.weight.clone()
+    whiten(model.conv1, torch.zeros(4, 3, 8, 8))
+    assert torch.equal(model.conv1.weight, weight)
+
+
 # ---- the frozen encoder
+
+
+def test_attention_in_steps_is_the_fused_one_and_few_patches_on_a_cpu_have_it(tiny):
+    encoder, images = copy.deepcopy(tiny), noise(3)
+    in_steps = encoder(images)
+    assert not any(block.attn.fused_attn for block in encoder.backbone.blocks)
+    for block in encoder.backbone.blocks:
+        block.attn.fused_attn = True
+    torch.testing.assert_close(encoder(images), in_steps)
+    encoder.to("meta")  # any other device
+    assert all(block.attn.fused_attn for block in encoder.backbone.blocks) and encoder.fused_attention
 
 
 def test_training_the_probe_leaves_the_encoder_as_it_was(encoder):

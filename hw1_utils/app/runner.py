@@ -22,7 +22,7 @@ from ..io.files import atomic
 from ..io.progress import LOG
 
 NOTEBOOK = ROOT / "hw1.ipynb"
-UNTOUCHED = (("profile", "auto"), ("studies", "all"))  # in the notebook's cell of settings
+UNTOUCHED = (("profile", "auto"), ("studies", "auto"))  # in the notebook's cell of settings
 LIVE = "live"  # tag of cells whose output only lives while the kernel does (the TensorBoard frame)
 SERVER_PATIENCE_S = 3  # for a TensorBoard server to end
 

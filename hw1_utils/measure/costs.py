@@ -38,7 +38,8 @@ def measure_costs(run: "Run") -> Costs:
         Hw1Error: the GPU's memory is too small, or a disk is full.
     """
     place = run.folder / "state" / "costs.safetensors"
-    settings = run.depends_on() | {"profile_steps": run.context.config.profile_steps}
+    steps = {"profile_steps": run.context.config.profile_steps, "images a step": run.from_pixels.batch_size}
+    settings = run.depends_on() | steps
     _, kept = read_checked(place) or ({}, {})
     if run.context.config.fresh or kept.get("settings") != settings:
         place.unlink(missing_ok=True)  # it speaks of the trace that is replaced now
@@ -90,7 +91,7 @@ def speed_and_memory(run: "Run") -> dict:
     parameters, trained = profiling.count_parameters(whole.model)
     arithmetic = whole.arithmetic(images.inputs[:1].to(context.device))
     step_seconds = _step_seconds(run)
-    batch_size = min(run.batch_size, len(images))
+    batch_size = min(whole.batch_size, len(images))
     inference_batch, batch_seconds = halving(seconds_for, min(context.config.extract_batch_size, len(images)))
     shape = (batch_size, *images.inputs.shape[1:])
     job = (
@@ -156,7 +157,7 @@ def train_a_little(
 
 def _batches(run: "Run") -> Callable:
     """Epoch -> training batches of images."""
-    return lambda epoch: run.from_pixels.samples.batches(run.batch_size, epoch)
+    return lambda epoch: run.from_pixels.samples.batches(run.from_pixels.batch_size, epoch)
 
 
 def first_steps(train_batches: Callable[[int], Batches], steps: int) -> Batches:

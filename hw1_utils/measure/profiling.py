@@ -103,7 +103,7 @@ def _tidy(trace: Path) -> None:
     for event in content["traceEvents"]:
         for number in ("Ev Idx", "Record function id"):
             event.get("args", {}).pop(number, None)
-    with gzip.open(trace, "wt", encoding="utf-8") as f:
+    with gzip.open(trace, "wt", compresslevel=6, encoding="utf-8") as f:  # 9 takes twice as long, for 2 % less
         json.dump(content, f, separators=(",", ":"))
 
 

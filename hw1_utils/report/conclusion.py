@@ -14,7 +14,7 @@ from .. import metrics
 from ..io.files import atomic
 from .words import faster, literal, number, points, sentence, times
 
-SAME_BUT_FOR_EPOCHS = ("tuned", "short")  # recipes of a CNN, to which the next adds a teacher
+UNTAUGHT = ("tuned", "short")  # recipes of a CNN, to that of which with its epochs the next adds a teacher
 DISTILLED = ("distilled", "taught")  # the latter in older results
 CHEAPER = {"inference_images_per_second": "predicts", "total_training_seconds": "trains"}  # the first that differs
 
@@ -227,7 +227,7 @@ def _dilemma(quality: pd.DataFrame, cnn: pd.Series, right: pd.DataFrame) -> str:
     if taught.empty:
         return ""
     taught = taught.iloc[0]
-    alike = quality[quality["recipe"].isin(SAME_BUT_FOR_EPOCHS) & (quality["epochs"] == taught["epochs"])]
+    alike = quality[quality["recipe"].isin(UNTAUGHT) & (quality["epochs"] == taught["epochs"])]
     untaught = cnn if alike.empty else alike.iloc[0]
     text = (
         " A CNN that a probe has taught, at the same price per prediction as any CNN here, is "

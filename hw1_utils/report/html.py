@@ -47,7 +47,7 @@ def write_page(results: Path, target: Path) -> Path:
         model["pictured"] = (results / model["name"] / "cm.png").exists()
         model["classes"] = _shaped(results / model["name"] / "per_class.csv", partial(_by, "class"))
     settings = {name: _settings(results / f"{name}.json") for name in ("config", "environment")}
-    left_out = _left_out(str(settings["config"].get("studies", "all")))
+    left_out = _left_out(str(settings["config"].get("studies", "auto")))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -164,7 +164,9 @@ def _seeds(table: pd.DataFrame) -> pd.DataFrame:
 def _left_out(studies: str) -> set[str]:
     """Files, without their suffix, of the studies that a run did not make: an earlier one's may lie there."""
     made = {name.strip() for name in studies.split(",")}
-    return set() if "all" in made else {file for study, files in STUDIES.items() if study not in made for file in files}
+    if made & {"all", "auto"}:
+        return set()
+    return {file for study, files in STUDIES.items() if study not in made for file in files}
 
 
 SHAPES = {

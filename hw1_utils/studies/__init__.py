@@ -7,5 +7,5 @@ def asked(config: Config, question: str) -> bool:
     """Whether the run is to answer this one of `questions.STUDIES`; says it where it is not."""
     wanted = question in config.asked
     if not wanted:
-        print(f"skipped: `{question}` is not among the studies of this run ({config.studies})")
+        print(f"skipped: `{question}` is not among the studies of this run ({config.studies}); all would have it")
     return wanted

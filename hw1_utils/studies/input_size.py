@@ -31,10 +31,13 @@ def input_size(probes: list[Trained]) -> pd.DataFrame:
     """
     rows = []
     for run in (trained.run for trained in probes):
-        data, context = run.data, run.context
+        data, context, sides = run.data, run.context, input_sides(run.features.encoder)
         part = run.features.subset(context.config.study_images, context.config.seed)
         val = at_side(data.val, run.image_size, context)
-        for side in input_sides(run.features.encoder):
+        pixels = sum(side**2 for side in sides) / sides[-1] ** 2  # of an image, over those of the encoder's own input
+        seconds = run.features.train.seconds / len(run.features.train) * pixels * (len(part.train) + len(val))
+        print(f"{run.title}: up to {seconds:,.0f} s for {len(sides)} input sizes")
+        for side in sides:
             # No longer than its turn lasts does an input size keep its features.
             this = replace(context, computed={}, room=context.room.for_a_while())
             images = replace(data, context=this, train=part.train_images, val=val)

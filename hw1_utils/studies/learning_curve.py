@@ -31,7 +31,7 @@ def learning_curve(cnn: Trained, probes: list[Trained]) -> pd.DataFrame:
     counts = [n * len(data.classes) for n in PER_CLASS if n * len(data.classes) < 0.8 * total]
     work = sum(count * cnn.run.epochs * _longer(count, total) for count in counts)
     seconds = work / cnn.seconds["loop_images_per_second"]
-    print(f"Up to {seconds:.0f} s for {len(counts)} further trainings of the CNN")
+    print(f"Up to {seconds:,.0f} s for {len(counts)} further trainings of the CNN")
     for count in counts:
         runs = [cnn_on(data.subset(count, config.seed), cnn.run)]
         for run in (one.run for one in probes):

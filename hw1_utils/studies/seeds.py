@@ -22,6 +22,9 @@ def seeds(results: list[Result], test: Split) -> pd.DataFrame:
         One row per model and seed: model, name, seed, leading, and accuracy and the leading measure on val and test.
     """
     rows, progress = [], None
+    further = {result.run.title: _count(result.run) - 1 for result in results}
+    seconds = sum(further[result.run.title] * result.trained.seconds["training_seconds"] for result in results)
+    print(f"Up to {seconds:,.0f} s for {sum(further.values())} further trainings")
     for result in results:
         own = result.run
         rows.append(_row(own, (result.trained.val, result.test)))

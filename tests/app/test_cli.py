@@ -105,7 +105,7 @@ def own_cell(monkeypatch, tmp_path):
         ("{}", '{"seed": 1}', "--profile smoke", ("smoke", {"seed": 1}, "outputs/smoke")),
         ("{}", '{"seed": 1}', "--profile smoke --seed 1", ("smoke", {"seed": 1}, "outputs/smoke")),
         ("{}", '{"output_dir": "x"}', "--profile smoke", ("smoke", {"output_dir": "x"}, "x")),
-        ('STUDIES = "all"', "STUDIES = 'none'", "--profile smoke", ("smoke", {"studies": "none"}, "outputs/smoke")),
+        ('STUDIES = "auto"', "STUDIES = 'none'", "--profile smoke", ("smoke", {"studies": "none"}, "outputs/smoke")),
         ('PROFILE = "auto"', 'PROFILE = "smoke"', "--seeds 3", ("smoke", {"seeds": 3}, "outputs/smoke")),
     ],
 )

@@ -106,7 +106,7 @@ def test_an_encoder_that_computes_in_bf16_is_saved_in_float32(run, tmp_path):
     images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
     logits = load_model(path, CPU).module(images)
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, half.from_pixels.assemble(half.model)(images), rtol=0, atol=0.05)
+    torch.testing.assert_close(logits, half.from_pixels.assemble(half.model)(images), rtol=0, atol=0.1)
 
 
 def test_preprocessing_is_the_files_and_not_that_of_the_installed_timm(run, tmp_path):
