@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import Hw1Error, some
 from .folders import Folder, Part, alike, images_for_test, part_of, with_groups
-from .groups import groups_by_pattern
+from .groups import EXAMPLE, groups_by_pattern
 from .listing import Listing
 
 TABLE = re.compile(r"\.[ct]sv$", re.IGNORECASE)
@@ -73,8 +73,8 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
     """
     table = _read(file, shown)
     columns = _columns(table, groups)
-    paths = _found(file.parent, _inside(file.parent, table, columns["path"]), table)
     labels = _filled(table, columns["label"])
+    paths = _found(file.parent, _inside(file.parent, table, columns["path"]), table)
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
         rows = [row for row, path in enumerate(paths) if path == twice[0]]
@@ -180,6 +180,11 @@ def _columns(table: _Table, groups: str | None) -> dict[str, str]:
     taken: dict[str, str] = {}
     if groups and (named := [head for head in table.head if head.casefold() == groups.strip().casefold()]):
         taken["group"] = named[0]
+    elif groups and "(" not in groups:  # nor is it a pattern
+        raise Hw1Error(
+            f"{table.shown} has no column {groups!r} among {some(map(repr, table.head), 10)}: name in groups a column "
+            f"that it has, or give a pattern on the path such as {EXAMPLE}."
+        )
     for what, tiers in HEADS.items():
         if what in taken or (what == "group" and groups):
             continue
