@@ -85,8 +85,8 @@ def test_however_few_the_groups_it_is_a_number(classes, groups):
 
 
 def test_intervals_by_groups_hold_the_truth_where_those_by_images_do_not():
-    """150 repeats of each: three standard errors of the simulation are 5 points."""
-    for groups, alike in ((5, 0.6), (10, 0.2), (20, 0.6), (50, 0.2)):
-        for name, (by_groups, by_images, *_) in coverage(150, groups, 0.8, alike, of_one_class=False).items():
-            assert by_groups >= 0.9, (groups, name)
+    """100 repeats of each: three standard errors of the simulation are 6.5 points."""
+    for groups, alike in ((5, 0.6), (20, 0.6)):
+        for name, (by_groups, by_images, *_) in coverage(100, groups, 0.8, alike, of_one_class=False).items():
+            assert by_groups >= 0.88, (groups, name)
             assert by_images < 0.93 and by_images < by_groups, (groups, name)

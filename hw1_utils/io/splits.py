@@ -10,6 +10,8 @@ from ..errors import Hw1Error, some
 from .folders import Folder, Part, images_for_test, singles
 from .groups import merged
 
+BUNDLES = 200  # into which rows without company are put, where there are more: the search takes a while for each group
+
 
 def put_aside(folder: Folder, shown: str, seed: int) -> Folder:
     """The folder with a test part: a share of its images (see `images_for_test`), stratified, groups and twins whole.
@@ -111,6 +113,8 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
     rows, what = (len(labels), "images") if groups is None else (len(np.unique(groups)), "groups")
     if rows < count:
         raise Hw1Error(f"{rows:,} {what} cannot be dealt into {count} folds: add some, or take fewer folds.")
+    if groups is not None:
+        groups = _bundled(labels, groups, seed)
     if np.unique(labels, return_counts=True)[1].max() < count:
         labels = np.zeros(len(labels), int)  # scikit-learn refuses where every class is that rare
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
@@ -122,6 +126,15 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
         ):
             fold[inside] = number
     return fold
+
+
+def _bundled(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """The groups, int64 N, in which many rows that are alone become `BUNDLES` groups, stratified."""
+    groups, size = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    alone = np.flatnonzero(size[groups] == 1)
+    if len(alone) > BUNDLES:
+        groups[alone] = len(size) + folds(labels[alone], None, BUNDLES, seed)
+    return groups
 
 
 def _whole_groups(

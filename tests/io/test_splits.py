@@ -1,5 +1,8 @@
 """Which rows a part gets, and that groups stay on one side. Splits of whole folders: test_data.py, test_folders.py."""
 
+import hashlib
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,17 @@ def test_every_class_has_an_image_however_small_the_part():
     thousand = np.repeat(np.arange(1000), [3] * 500 + [2] * 500)
     rows = stratified_subset(thousand, 2000, seed=0)
     assert len(rows) == 2000 and set(thousand[rows].tolist()) == set(range(1000))
+
+
+def test_without_groups_the_split_is_the_one_it_has_always_been():
+    """Recorded before there were groups."""
+    labels = np.repeat(np.arange(4), [107, 41, 52, 63])
+    folder = put_aside(Folder({"train": part(labels)}, has_test=False), "photos", 7)
+    rows = []
+    for sizes in ((None, None, None), (40, 20, 10)):
+        sides = choose(folder, "photos", 7, **dict(zip(SIZES, sizes, strict=True)))
+        rows.append([side.paths for side in sides.values()])
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == "13c558d41edad953"
 
 
 def part(labels, groups=None, twins=None, name="train"):
@@ -87,6 +101,17 @@ def test_folds_keep_groups_whole_and_hold_every_row_once(drawn, count, seed):
         assert np.ptp(np.bincount(fold, minlength=count)) <= 3  # of each of three classes one
     else:
         assert all(len(set(fold[groups == group])) == 1 for group in groups)
+
+
+def test_fifty_thousand_rows_of_which_few_belong_together_are_dealt_in_seconds():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 10, 50_000), np.arange(50_000)
+    groups[::200] = groups[1::200]
+    started = time.process_time()
+    fold = folds(labels, groups, 10, 0)
+    assert time.process_time() - started < 5  # beside other tests; 1 alone
+    assert (fold[::200] == fold[1::200]).all() and np.ptp(np.bincount(fold)) < 300
+    assert np.ptp([np.bincount(labels[fold == k]) for k in range(10)], axis=0).max() < 30
 
 
 def test_folds_are_stratified_and_know_rare_classes():
