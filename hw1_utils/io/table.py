@@ -108,6 +108,8 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
         count = "about a fifth" if named or groups else f"{images_for_test(parts['train']):,}"
         notes.insert(0, f"{shown} names no test part: {count} of its images are put aside for the test")
     used = ", ".join(f"{what} in {name!r}" for what, name in columns.items())
+    if rest := [head for head in table.head if head not in columns.values()]:
+        used += f"; left out: {some(map(repr, rest), 10)}"
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     images = f"{len(paths):,} images" if len(parts) == 1 else f"{counts} images"
     print(f"{shown}: {images}; {len(classes)} classes: {some(classes)}")

@@ -192,10 +192,11 @@ def test_what_is_not_understood_is_refused_in_one_sentence(tmp_path, text, said)
     assert said in sentence and "\n" not in sentence and re.search(r": [^:]*\.$|\)\.$", sentence)
 
 
-def test_a_fold_is_no_part(tmp_path):
+def test_a_fold_is_no_part(tmp_path, capsys):
     lay(tmp_path, *FOUR)
     shown, _ = read(written(tmp_path, split("0", "1", "2", "3", head="fold")))
     assert shown == {"train": PETS}
+    assert "  columns: path in 'path', label in 'label'; left out: 'fold'\n" in capsys.readouterr().out
 
 
 def test_folders_that_both_have_all_files_are_refused(tmp_path):
