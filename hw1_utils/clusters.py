@@ -20,8 +20,8 @@ def reach(values: np.ndarray, classes: np.ndarray, groups: np.ndarray) -> float:
     error was seen is no evidence that samples of a group are independent. A class of one group alone, whose spread
     cannot be seen, counts with the effect of the others.
 
-    Coverage, simulated for 5 to 50 unequal groups: 92 to 100 %, where intervals by samples hold the truth in 34 to 100 %
-    (benchmarks/README.md).
+    Coverage, simulated for 5 to 50 unequal groups: 92 to 100 %, where intervals that take samples for independent hold
+    the truth in 34 to 100 % (benchmarks/README.md).
 
     Args:
         values: float or bool N, of which the estimate is the mean over classes of their means.
