@@ -85,8 +85,8 @@ def test_however_few_the_groups_it_is_a_number(classes, groups):
 
 
 def test_intervals_by_groups_hold_the_truth_where_those_by_images_do_not():
-    """100 repeats of each: three standard errors of the simulation are 6.5 points."""
+    """60 repeats of each: three standard errors of the simulation are 8.5 points."""
     for groups, alike in ((5, 0.6), (20, 0.6)):
-        for name, (by_groups, by_images, *_) in coverage(100, groups, 0.8, alike, of_one_class=False).items():
-            assert by_groups >= 0.88, (groups, name)
+        for name, (by_groups, by_images, *_) in coverage(60, groups, 0.8, alike, of_one_class=False).items():
+            assert by_groups >= 0.86, (groups, name)
             assert by_images < 0.93 and by_images < by_groups, (groups, name)

@@ -47,7 +47,7 @@ def part(labels, groups=None, twins=None, name="train"):
 
 
 SIZES = dict.fromkeys(("train_size", "val_size", "test_size"))
-PROPERTY = {"max_examples": 40, "deadline": None, "derandomize": True}
+PROPERTY = {"max_examples": 25, "deadline": None, "derandomize": True}
 
 
 @st.composite
