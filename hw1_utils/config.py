@@ -12,8 +12,11 @@ from pathlib import Path
 
 from .device import find_device
 from .errors import Hw1Error, some
+from .io.archives import ARCHIVE, unpacked_path
 from .io.attached import INPUT, Attached, attached
 from .io.cifar10 import archives_among
+from .io.groups import read_pattern
+from .io.table import TABLE
 from .io.weight_files import DEFAULT_ENCODER, check_named, encoder_among, encoder_named_by, weights_among
 from .questions import STUDIES
 
@@ -90,7 +93,17 @@ class Config:
     memory_mb: int | None = knob(None, "for all arrays, the rest is streamed; none: half of what is free", low=0)
 
     # the data; three max-pools need 8 pixels to leave 1×1
-    data_dir: str = knob("data/cifar10", "folder of train/<class>/*, test/<class>/*", path=True, env="HW1_DATA")
+    data_dir: str = knob(
+        "data/cifar10",
+        "folder of train/<class>/*, test/<class>/*, a zip or tar of one, or a CSV of paths and labels",
+        path=True,
+        env="HW1_DATA",
+    )
+    groups: str | None = knob(
+        None,
+        "what belongs together, on one side of every split: a pattern on the path, as '(patient[0-9]+)', or a column "
+        "of the CSV; none: its column group, else each image is by itself",
+    )
     image_size: int = knob(32, "side of the square images kept in memory and seen by the CNN", low=8, high=1024)
     train_size: int | None = knob(None, "training images; none: all that validation leaves", low=2)
     val_size: int | None = knob(None, "validation images; none: all of val/, else a tenth of train/", low=2)
@@ -141,7 +154,9 @@ class Config:
             raise Hw1Error(
                 f"Config.studies has no {', '.join(unknown)}: choose auto, all, none, or of {', '.join(STUDIES)}."
             )
-        data = os.path.realpath(self.data_path)
+        if self.groups and not TABLE.search(self.data_dir):
+            read_pattern(self.groups)
+        data = os.path.realpath(self.data_source)
         for name, place in (("output_dir", self.output_path), ("backup_dir", self.backup_path)):
             if place and Path(os.path.realpath(place)).is_relative_to(data):  # it would be read as a class of the data
                 raise Hw1Error(f"{name} {place} lies in the data folder {self.data_dir}: choose one outside of it.")
@@ -164,8 +179,24 @@ class Config:
         return self.weights if self.weights in (None, "random") else _place(self.weights)
 
     @property
-    def data_path(self) -> Path:
+    def data_source(self) -> Path:
+        """What `data_dir` names: a folder, an archive of one, or a CSV."""
         return _place(self.data_dir)
+
+    @property
+    def is_archive(self) -> bool:
+        return bool(ARCHIVE.search(self.data_dir)) and not self.data_source.is_dir()
+
+    @property
+    def is_table(self) -> bool:
+        return bool(TABLE.search(self.data_dir)) and not self.data_source.is_dir()
+
+    @property
+    def data_path(self) -> Path:
+        """The folder that paths of images start at: of an archive where it is unpacked, of a CSV the one it lies in."""
+        if self.is_archive:
+            return unpacked_path(self.data_source, self.cache_path)
+        return self.data_source.parent if self.is_table else self.data_source
 
     @property
     def is_cifar10(self) -> bool:
@@ -184,15 +215,15 @@ class Config:
 
     @property
     def cache_path(self) -> Path:
-        """Decoded images and encoder features: beside the data folder, shared by all profiles.
+        """Decoded images, encoder features and what was unpacked: beside the data, shared by all profiles.
 
         Where that may only be read, as on Kaggle, a folder of the repository's `data/` for each such place.
         """
-        beside = self.data_path.with_name(self.data_path.name + ".cache")
+        beside = self.data_source.with_name(self.data_source.name + ".cache")
         if os.access(next(place for place in beside.parents if place.exists()), os.W_OK):
             return beside
-        digest = hashlib.sha256(os.fsencode(self.data_path)).hexdigest()
-        return _place(f"data/{self.data_path.name}-{digest[:8]}.cache")
+        digest = hashlib.sha256(os.fsencode(self.data_source)).hexdigest()
+        return _place(f"data/{self.data_source.name}-{digest[:8]}.cache")
 
     @property
     def output_path(self) -> Path:

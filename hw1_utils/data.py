@@ -40,6 +40,7 @@ class Split:
     paths: list[str]  # N, relative to the data folder
     classes: list[str]  # K names; a label is an index into it
     levels: Levels = field(default_factory=dict)  # black and white of grey images of more than 8 bits
+    groups: Tensor | None = None  # int64 N, on the CPU: numbers of what belongs together, the same in all splits
     whole_sha256: str = ""  # of the larger split, where this is a part of one
 
     def __len__(self) -> int:
@@ -73,6 +74,7 @@ class Split:
             images=self.images.subset(rows),
             labels=self.labels[rows.to(self.labels.device)],
             paths=[self.paths[i] for i in rows.tolist()],
+            groups=None if self.groups is None else self.groups[rows.cpu()],
             whole_sha256=self.whole_sha256 or self.sha256,
         )
 
@@ -193,7 +195,8 @@ def _split(name: str, part: Part, images: Tensor, failures: dict[int, str], leve
     if lost := {part.classes[label] for label in set(part.labels) - set(good.labels)}:
         raise Hw1Error(f"No readable image is left in {name} for {some(sorted(lost))}: add some.")
     labels = torch.tensor(good.labels, dtype=torch.int64)
-    return Split(name, Rows(images), labels, good.paths, part.classes, levels)
+    groups = None if good.groups is None else torch.tensor(good.groups, dtype=torch.int64)
+    return Split(name, Rows(images), labels, good.paths, part.classes, levels, groups)
 
 
 def grey_levels(config: Config, train: Part) -> Levels:

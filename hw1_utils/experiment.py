@@ -28,13 +28,15 @@ from .device import Precision
 from .errors import Hw1Error
 from .features import Features, extract_split, standardization
 from .io import cifar10
+from .io.archives import unpack
 from .io.arrays import Rows, check_disk
 from .io.checkpoint import Checkpoint
 from .io.files import read_checked, sha256_tensors, write_csv
 from .io.folders import Folder, Part, read_folder
 from .io.images import Sizes, measure_sizes
 from .io.progress import Progress, history_table
-from .io.splits import choose
+from .io.splits import choose, put_aside
+from .io.table import read_table
 from .io.toy import make_toy_folder
 from .io.tracking import Tracker, clear_emptied
 from .io.weights import check_names
@@ -101,9 +103,14 @@ def load_test(data: Data) -> Split:
 
 
 def _read(config: Config) -> tuple[Folder, dict[str, Part]]:
-    folder = read_folder(config.data_path, config.data_dir, config.seed)
+    if config.is_archive:
+        unpack(config.data_source, config.cache_path)
+    read = partial(read_table, config.data_source) if config.is_table else partial(read_folder, config.data_path)
+    folder = read(config.data_dir, config.groups)
+    if not folder.has_test:
+        folder = put_aside(folder, config.data_dir, config.seed)
     sizes = {"train_size": config.train_size, "val_size": config.val_size, "test_size": config.test_size}
-    return folder, choose(folder, config.data_path.name, config.seed, **sizes)
+    return folder, choose(folder, config.data_source.name, config.seed, **sizes)
 
 
 def _check_disk(context: Context, chosen: dict[str, Part], encoders: list[FrozenEncoder], sizes: Sizes) -> None:
@@ -505,6 +512,7 @@ class Result:
 
     trained: Trained
     test: Predictions
+    groups: np.ndarray | None = None  # int64 N, numbers of what belongs together among the test images
 
     @property
     def run(self) -> Run:
@@ -517,7 +525,7 @@ class Result:
     @cached_property
     def quality(self) -> dict[str, float]:
         """See `metrics.summary`."""
-        return metrics.summary(self.test.labels.numpy(), self.test.probabilities.numpy())
+        return metrics.summary(self.test.labels.numpy(), self.test.probabilities.numpy(), self.groups)
 
     def per_class(self) -> pd.DataFrame:
         return metrics.per_class(self.test.labels.numpy(), self.test.guesses, self.run.data.classes)
@@ -536,4 +544,4 @@ def evaluate_on_test(trained: Trained, test: Split) -> Result:
     predictions = evaluate(trained.model, run.samples(test).in_order(), run.precision)
     if len(predictions.labels) != len(test):
         raise Hw1Error(f"{len(predictions.labels)} of {len(test)} test images were evaluated: this is a bug.")
-    return Result(trained, predictions)
+    return Result(trained, predictions, None if test.groups is None else test.groups.numpy())

@@ -8,6 +8,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, norm
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
+from .clusters import reach
+
 Z = float(norm.ppf(0.975))  # standard errors to either side of a 95 % interval
 BORROWED = 4  # images' worth of the other classes' outcomes that a class's own are smoothed with
 HIT_OR_MISS = np.array([1.0, 0.0])  # scores of a class's two outcomes, for balanced accuracy
@@ -30,21 +32,29 @@ def score(labels: np.ndarray, predictions: np.ndarray, measure: str) -> float:
     return with_interval(labels, predictions, measure)[0]
 
 
-def with_interval(labels: np.ndarray, predictions: np.ndarray, measure: str) -> tuple[float, float, float]:
-    """`measure`, as from `leading`, and its 95 % interval: value, low, high."""
+def with_interval(
+    labels: np.ndarray, predictions: np.ndarray, measure: str, groups: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """`measure`, as from `leading`, and its 95 % interval: value, low, high.
+
+    Where the samples belong to `groups`, numbers N, the interval goes by these: see `clusters.reach`.
+    """
     right = labels == predictions
-    if measure == "accuracy":
+    if measure == "accuracy" and groups is None:
         return float(right.mean()), *wilson(int(right.sum()), len(right))
-    cells = np.stack([np.bincount(labels, which) for which in (right, ~right)], axis=1)
-    return tuple(float(bound) for bound in mean_interval(cells, HIT_OR_MISS))
+    classes = labels if measure == "balanced_accuracy" else np.zeros(len(labels), int)
+    cells = np.stack([np.bincount(classes, which) for which in (right, ~right)], axis=1)
+    errors = Z if groups is None else reach(right, classes, groups)
+    return tuple(float(bound) for bound in mean_interval(cells, HIT_OR_MISS, errors))
 
 
-def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def summary(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | None = None) -> dict[str, float]:
     """Quality of a classifier over all samples.
 
     Args:
         labels: int N, in 0..K-1.
         probabilities: float N×K; rows sum to 1 but for rounding.
+        groups: int N, which samples belong together; given, all intervals go by groups: see `clusters.reach`.
 
     Returns:
         accuracy with its 95 % Wilson interval (accuracy_low, accuracy_high), balanced_accuracy (the mean of the
@@ -59,12 +69,15 @@ def summary(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     )
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(1, keepdims=True)
-    f1_low, f1_high = macro_f1_interval(confusion(labels, predictions, len(classes)))
+    matrix = confusion(labels, predictions, len(classes))
+    errors = Z if groups is None else reach(f1_gains(matrix, labels, predictions), labels, groups)
+    f1_low, f1_high = macro_f1_interval(matrix, errors)
+    measured = {name: with_interval(labels, predictions, name, groups) for name in ("accuracy", "balanced_accuracy")}
     return {
         **{
             f"{measure}{end}": value
-            for measure in ("accuracy", "balanced_accuracy")
-            for end, value in zip(("", "_low", "_high"), with_interval(labels, predictions, measure), strict=True)
+            for measure, values in measured.items()
+            for end, value in zip(("", "_low", "_high"), values, strict=True)
         },
         "macro_precision": float(precision),
         "macro_recall": float(recall),
@@ -93,7 +106,9 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def mean_interval(cells: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_interval(
+    cells: np.ndarray, scores: np.ndarray, errors: float | np.ndarray = Z
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mean over classes of their own mean scores, with its 95 % score interval.
 
     The number of images of each class is taken as given (stratified sampling). As Wilson's interval, it holds the
@@ -104,6 +119,8 @@ def mean_interval(cells: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
     Args:
         cells: int …×K×M, images of each class by outcome; classes without images do not count.
         scores: float M, of the outcomes.
+        errors: standard errors of independent images to either side, one or of shape …; where images come in groups
+            those of `clusters.reach`.
 
     Returns:
         estimate, low, high, each float64 of shape …
@@ -120,11 +137,11 @@ def mean_interval(cells: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
         return (weights * means).sum(-1), np.sqrt((weights**2 * variances).sum(-1))
 
     estimate = (weights * (cells @ scores) / images).sum(-1)
-    return estimate, *_not_refuted(at, estimate, images.mean(-1))
+    return estimate, *_not_refuted(at, estimate, images.mean(-1), errors)
 
 
-def macro_f1_interval(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % score interval of macro F1, from confusion matrices int …×K×K: see `mean_interval`.
+def macro_f1_interval(matrix: np.ndarray, errors: float | np.ndarray = Z) -> tuple[np.ndarray, np.ndarray]:
+    """95 % score interval of macro F1, from confusion matrices int …×K×K: see `mean_interval`, also for `errors`.
 
     The hypotheses are those of balanced accuracy; what a class's misses are taken for is as observed, smoothed by one
     miss of the others'. The standard error of F1 is that of its linear approximation (delta method).
@@ -149,7 +166,18 @@ def macro_f1_interval(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return f1.mean(-1), np.sqrt(np.maximum(variances, 0).sum(-1)) / f1.shape[-1]
 
     estimate = (2 * hits / np.maximum(images + matrix.sum(-2), 1)).mean(-1)
-    return _not_refuted(at, estimate, images.mean(-1))
+    return _not_refuted(at, estimate, images.mean(-1), errors)
+
+
+def f1_gains(matrix: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """float64 N: what macro F1 gains by each sample, to first order, so that it is the mean over classes of their
+    means but for a constant (the linear approximation of `macro_f1_interval`).
+    """
+    images = matrix.sum(-1)
+    named = np.maximum(images + matrix.sum(-2), 1)
+    cost = 2 * np.diagonal(matrix) / named**2  # to a class, of a sample that is taken for it
+    gains = np.where(labels == predictions, 2 / named[labels], 0) - cost[predictions]
+    return gains * images[labels] * (images > 0).mean()
 
 
 def _smoothed(cells: np.ndarray) -> np.ndarray:
@@ -179,9 +207,12 @@ def _restricted(counts: np.ndarray, scores: np.ndarray, multiplier: np.ndarray) 
 
 
 def _not_refuted(
-    at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], estimate: np.ndarray, scale: np.ndarray
+    at: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    estimate: np.ndarray,
+    scale: np.ndarray,
+    errors: float | np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest value at most `Z` of its own standard errors from the estimate, by bisection.
+    """The smallest and the largest value at most so many of its own standard errors from the estimate, by bisection.
 
     `at` gives value and standard error for a multiplier (see `_restricted`) between -∞ and ∞, of the order of `scale`.
     """
@@ -191,14 +222,14 @@ def _not_refuted(
         for _ in range(32):
             middle = (near + far) / 2
             value, error = at(side * scale * middle / (1 - np.abs(middle)))
-            kept = side * (estimate - value) <= Z * error
+            kept = side * (estimate - value) <= errors * error
             near, far = np.where(kept, middle, near), np.where(kept, far, middle)
         limits.append(value)
     return np.minimum(limits[0], estimate), np.maximum(limits[1], estimate)
 
 
 def paired_difference(
-    correct_a: np.ndarray, correct_b: np.ndarray, labels: np.ndarray | None = None
+    correct_a: np.ndarray, correct_b: np.ndarray, labels: np.ndarray | None = None, groups: np.ndarray | None = None
 ) -> tuple[float, float, float]:
     """Accuracy of b minus accuracy of a on the same samples, with its 95 % score interval (see `mean_interval`).
 
@@ -208,6 +239,7 @@ def paired_difference(
     Args:
         correct_a, correct_b: bool N, whether each got the sample right.
         labels: int N; given, the accuracies are balanced ones: means over the classes that occur.
+        groups: int N, which samples belong together; given, the interval goes by groups: see `clusters.reach`.
 
     Returns:
         difference, low, high.
@@ -215,7 +247,8 @@ def paired_difference(
     classes = np.zeros(len(correct_a), int) if labels is None else labels
     outcomes = (correct_b & ~correct_a, correct_a & ~correct_b, correct_a == correct_b)
     cells = np.stack([np.bincount(classes, outcome) for outcome in outcomes], axis=1)
-    return tuple(float(bound) for bound in mean_interval(cells, np.array([1.0, -1.0, 0.0])))
+    errors = Z if groups is None else reach(correct_b.astype(float) - correct_a, classes, groups)
+    return tuple(float(bound) for bound in mean_interval(cells, np.array([1.0, -1.0, 0.0]), errors))
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:

@@ -323,3 +323,20 @@ def test_a_question_that_there_is_not_is_refused():
 def test_as_dict_gives_back_the_same_config():
     config = make_config("quick", seed=3)
     assert Config(**config.as_dict()) == config
+
+
+def test_an_archive_or_a_table_is_the_data_and_its_folder_holds_the_images(tmp_path):
+    config = make_config("quick", data_dir=str(tmp_path / "photos.TAR.gz"))
+    assert config.data_source == tmp_path / "photos.TAR.gz" and config.cache_path == tmp_path / "photos.TAR.gz.cache"
+    assert config.data_path.parent.parent == config.cache_path and config.data_path.name == "photos"
+    config = make_config("quick", data_dir=str(tmp_path / "train.csv"), output_dir=str(tmp_path / "out"))
+    assert config.data_path == tmp_path and config.cache_path == tmp_path / "train.csv.cache"  # out/ is no class there
+    folder = make_config("quick", data_dir=str(tmp_path / "photos"))
+    assert folder.data_source == folder.data_path and not (folder.is_archive or folder.is_table)
+
+
+def test_a_pattern_of_groups_is_checked_at_once_unless_it_may_be_a_column(tmp_path):
+    assert "must say in one pair of parentheses" in refusal("quick", groups="patient")
+    assert "is no regular expression" in refusal("quick", groups="(")
+    assert make_config("quick", groups="patient", data_dir=str(tmp_path / "a.csv")).groups == "patient"
+    assert make_config("quick", groups=" none ").groups is None

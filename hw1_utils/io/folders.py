@@ -11,11 +11,11 @@ from operator import ne
 from pathlib import Path
 
 from ..errors import Hw1Error, some
+from .groups import describe_groups, groups_by_pattern
 from .listing import IMAGE, Listing
 
 LAYOUT = "the data must lie as train/<class>/<image> and test/<class>/<image>, or as <class>/<image>"
 TEST_SHARE = 0.2  # of the images, where the folder has no test/
-
 # The usual names of parts, without case and separators: seg_train, Training set, testImages, val2017, ...
 _PART = r"(?:x|seg|data|dataset|images?|imgs?)?(?:{})(?:set|data|dataset|images?|imgs?|split|folder)*\d*"
 _PARTS = {
@@ -40,6 +40,8 @@ class Part:
     labels: list[int]  # N, indices into `classes`
     classes: list[str]  # K names, those of train
     left_out: list[str]  # files in the class folders that by their suffix are no images
+    groups: list[int] | None = None  # N, numbers of what belongs together, the same in all parts; None: nobody said
+    twins: list[int] | None = None  # N, numbers of clusters of near copies; no split made here parts them either
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -47,30 +49,31 @@ class Part:
     def take(self, rows: Iterable[int]) -> "Part":
         """These files alone."""
         rows = list(rows)
-        return replace(self, paths=[self.paths[i] for i in rows], labels=[self.labels[i] for i in rows])
+        lists = {name: getattr(self, name) for name in ("paths", "labels", "groups", "twins")}
+        return replace(self, **{name: kept and [kept[i] for i in rows] for name, kept in lists.items()})
 
 
 @dataclass(frozen=True)
 class Folder:
     """A data folder, read."""
 
-    parts: dict[str, Part]  # train, test and, where one is given, val
-    has_test: bool  # else the test part is a share of the class folders' images
+    parts: dict[str, Part]  # train and, where they are given, val and test
+    has_test: bool  # else the test is to be a share of the images of train: see `splits.put_aside`
 
 
-def read_folder(root: Path, shown: str, seed: int) -> Folder:
+def read_folder(root: Path, shown: str, groups: str | None = None) -> Folder:
     """Find the parts of the data, say how they are read, and see that they will do; no image is opened.
 
     Folders that only wrap another one are descended into. Without a test part the validation part takes its place;
-    without any part the data are class folders, and a share of each, stratified and drawn by `seed`, is put aside for
-    the test.
+    without any part the data are class folders, and there is a train part alone.
 
     Args:
         shown: what the folder is called in sentences.
+        groups: a pattern on the path that says what belongs together, see `groups.groups_by_pattern`.
 
     Raises:
         Hw1Error: there is no such folder, what is in it is not understood, a part is missing or lacks images, the parts
-            have different classes, links lead in a circle, or names are not UTF-8.
+            have different classes, links lead in a circle, names are not UTF-8, or the pattern does not match a path.
     """
     found, notes = _find_parts(root, shown)
     parts = {name: _read(name, place, root) for name, place in found.items()}
@@ -78,25 +81,51 @@ def read_folder(root: Path, shown: str, seed: int) -> Folder:
         names, val = parts["train"].classes, parts["val"]
         labels = [names.index(val.classes[label]) for label in val.labels]
         parts["val"] = replace(val, classes=names, labels=labels)
-    has_test = "test" in parts
-    if not has_test:
-        parts["train"], parts["test"] = _put_aside(parts["train"], shown, seed)
-        notes.insert(0, f"{shown} has no test/: {len(parts['test']):,} of its images are put aside for the test")
     classes = parts["train"].classes
     if len(classes) < 2:
         raise Hw1Error(f"{parts['train'].folder} has one class only: a classifier needs at least two.")
     places = [place.path for place in found.values()]
     _refuse_twins([*places, *(place / name for place in places for name in classes)])
-    print(f"{shown}: {_how_used(parts, root, has_test)}; {len(classes)} classes: {some(classes)}")
-    for note in notes + _notes(found, parts, root):
+    if "test" not in parts:
+        notes.insert(0, f"{shown} has no test/: {_aside(parts['train'], groups)} put aside for the test")
+    notes += _notes(found, parts, root)
+    if groups:
+        names = groups_by_pattern([path for part in parts.values() for path in part.paths], groups)
+        parts, said = with_groups(parts, names)
+        notes += said
+    print(f"{shown}: {_how_used(parts, root)}; {len(classes)} classes: {some(classes)}")
+    for note in notes:
         print(f"  {note}")
-    return Folder(parts, has_test)
+    return Folder(parts, "test" in parts)
 
 
-def _how_used(parts: dict[str, Part], root: Path, has_test: bool) -> str:
+def images_for_test(part: Part) -> int:
+    """How many of the images are put aside, where there is no test part: a share, and one of each class at least."""
+    return max(len(part.classes), math.ceil(TEST_SHARE * len(part)))
+
+
+def with_groups(parts: dict[str, Part], names: list[str]) -> tuple[dict[str, Part], list[str]]:
+    """(the parts with their groups, what is to be said about them); `names`: of all images, part after part.
+
+    Raises:
+        Hw1Error: all images are of one group.
+    """
+    found = sorted(set(names))
+    numbers = {name: number for number, name in enumerate(found)}
+    left = iter(names)
+    parts = {part: replace(files, groups=[numbers[next(left)] for _ in files.paths]) for part, files in parts.items()}
+    return parts, describe_groups(found, {part: files.groups for part, files in parts.items()})
+
+
+def _aside(part: Part, groups: str | None) -> str:
+    """How many images will be; with groups, which stay whole, that is not known yet."""
+    return "about a fifth of its images is" if groups else f"{images_for_test(part):,} of its images are"
+
+
+def _how_used(parts: dict[str, Part], root: Path) -> str:
     """What is trained on, validated on and tested on."""
-    if not has_test:
-        return f"{len(parts['train']) + len(parts['test']):,} images in class folders"
+    if "test" not in parts:
+        return f"{len(parts['train']):,} images in class folders"
     named = {
         name: f"{part.folder.relative_to(root).as_posix()}/ ({len(part):,} images)" for name, part in parts.items()
     }
@@ -115,7 +144,7 @@ def _notes(found: dict[str, Listing], parts: dict[str, Part], root: Path) -> lis
         notes.append(f"left out, by name no image: {_counted(others, 'file')}")
     if nested := [place.name for place in _class_folders(found["train"]) if any(map(_holds_images, place.folders))]:
         notes.append(f"what lies in folders below a class folder is of that class ({some(nested)})")
-    return notes + [f"classes that only case tells apart: {some(names)}" for names in _alike(classes, str.casefold)]
+    return notes + [f"classes that only case tells apart: {some(names)}" for names in alike(classes, str.casefold)]
 
 
 def singles(labels: Iterable[int], classes: list[str]) -> str:
@@ -139,13 +168,13 @@ def _find_parts(root: Path, shown: str) -> tuple[dict[str, Listing], list[str]]:
         Hw1Error: there is no such folder, or what is in it is not understood.
     """
     if os.path.isfile(root):
-        raise Hw1Error(f"{shown} is a file: give a folder, unpacked if this is an archive; {LAYOUT}.")
+        raise Hw1Error(f"{shown} is a file: give a folder, a .zip or .tar of one, or a .csv; {LAYOUT}.")
     if not os.path.isdir(root):
         raise Hw1Error(f"There is no folder {shown}: {LAYOUT}.")
     top = _unwrap(Listing(root), into_parts=False)
     found: dict[str | None, list[Listing]] = {"train": [], "val": [], "test": [], None: []}
     for place in top.folders:
-        found[_part_of(place.name)].append(place)
+        found[part_of(place.name)].append(place)
     if not found["train"]:
         found["val"] = [place for place in found["val"] if place.name.casefold() not in _WORDS]
         if not found["val"] + found["test"]:
@@ -202,7 +231,7 @@ def _contents(place: Listing) -> str:
     return (f"only {' and '.join(words)}" if words else "nothing at all") + unpack
 
 
-def _part_of(name: str) -> str | None:
+def part_of(name: str) -> str | None:
     """The part that is usually called so."""
     plain = re.sub(r"[\W_]+", "", name.casefold())
     return next((part for part, names in _PARTS.items() if names.fullmatch(plain)), None)
@@ -211,7 +240,7 @@ def _part_of(name: str) -> str | None:
 def _is_no_class(name: str) -> bool:
     """Whether a folder that is the only one of a part only holds its images, by its name."""
     name = name.casefold()
-    return bool(_part_of(name) or _IMAGES.fullmatch(name) or _UNLABELLED.fullmatch(name))
+    return bool(part_of(name) or _IMAGES.fullmatch(name) or _UNLABELLED.fullmatch(name))
 
 
 def _unwrap(place: Listing, *, into_parts: bool) -> Listing:
@@ -222,7 +251,7 @@ def _unwrap(place: Listing, *, into_parts: bool) -> Listing:
             inside = [p for p in inside if _holds_images(p) or not any(here.files for here in p.walk())]
         if len(inside) != 1 or not inside[0].folders or inside[0].images:
             break
-        if _part_of(inside[0].name) and not into_parts:
+        if part_of(inside[0].name) and not into_parts:
             break
         place = inside[0]
     return place
@@ -282,10 +311,10 @@ def _check_classes(part: Listing) -> Listing:
             f"read: {LAYOUT}."
         )
     words = [re.findall(r"[^\W_]+", name) for name in lower]
-    bare = [[word for word in said if not _part_of(word)] for said in words]
+    bare = [[word for word in said if not part_of(word)] for said in words]
     if all(map(ne, words, bare)) and len(set(map(tuple, bare))) < len(bare):
         raise Hw1Error(f"The folders in {folder} ({some(names)}) name a part and a class each: {LAYOUT}.")
-    for twins in _alike(names, str):
+    for twins in alike(names, str):
         raise Hw1Error(
             f"Class folders in {folder} look the same and differ only in their Unicode form or in spaces around the "
             f"name ({some([ascii(name) for name in twins])}): make them one, or rename them."
@@ -329,7 +358,7 @@ def _compare_classes(train: Listing, other: Listing, *, every: bool) -> None:
     """Raise Hw1Error unless the other part has the same classes (or some of them) as train."""
     here, there = ({place.name for place in _class_folders(part)} for part in (train, other))
     odd = sorted(here ^ there if every else there - here)
-    for twins in _alike(odd, str.casefold):
+    for twins in alike(odd, str.casefold):
         raise Hw1Error(
             f"{train.name}/ and {other.name}/ spell the same class differently ({some([ascii(n) for n in twins])}), in "
             "upper and lower case, spaces or Unicode form: rename one of them."
@@ -340,7 +369,7 @@ def _compare_classes(train: Listing, other: Listing, *, every: bool) -> None:
         )
 
 
-def _alike(names: list[str], simplify: Callable[[str], str]) -> list[list[str]]:
+def alike(names: list[str], simplify: Callable[[str], str]) -> list[list[str]]:
     """Groups of names that are the same but for Unicode form, spaces around them and what `simplify` takes away."""
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -356,7 +385,7 @@ def _why_left_out(place: Listing, train: Listing) -> str | None:
     """
     if not _holds_images(place):
         return None
-    if any(_part_of(inside.name) for inside in place.folders):
+    if any(part_of(inside.name) for inside in place.folders):
         return f"left out: {place.name}/, which holds parts of its own"
     if _UNLABELLED.fullmatch(place.name.casefold()):
         return f"left out: {place.name}/, {_contents(_innermost(place))}"
@@ -391,22 +420,3 @@ def _read(name: str, place: Listing, root: Path) -> Part:
     start = len(os.path.join(root, ""))
     relative = [[path[start:].replace(os.sep, "/") for path in files] for files in (paths, left_out)]
     return Part(place.path, relative[0], labels, classes, relative[1])
-
-
-def _put_aside(part: Part, shown: str, seed: int) -> tuple[Part, Part]:
-    """(train, test): TEST_SHARE of the images for the test, stratified.
-
-    Raises:
-        Hw1Error: there are too few.
-    """
-    from sklearn.model_selection import train_test_split  # a second to import: not for who only predicts
-
-    count = max(len(part.classes), math.ceil(TEST_SHARE * len(part)))
-    try:
-        train, test = train_test_split(range(len(part)), test_size=count, stratify=part.labels, random_state=seed)
-    except ValueError as error:
-        raise Hw1Error(
-            f"{shown} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each aside for "
-            f"the test{singles(part.labels, part.classes)}; add images, or a test/ of your own."
-        ) from error
-    return part.take(sorted(train)), part.take(sorted(test))

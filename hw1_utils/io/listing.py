@@ -45,7 +45,7 @@ class Listing:
         folders: list[str] = []
         files: list[str] = []
         for entry in entries:
-            if not (entry.name[0] == "." or entry.name.casefold() in _JUNK or entry.name in caches):
+            if not (is_junk(entry.name) or entry.name in caches):
                 (folders if _is_folder(entry) else files).append(entry.name)
         return sorted(folders), sorted(files)
 
@@ -86,6 +86,11 @@ class Listing:
             for name in here.files:
                 (others if _NO_IMAGE.search(name) else images).append(os.path.join(here.path, name))
         return images, others
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or left behind by a system."""
+    return name[0] == "." or name.casefold() in _JUNK
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

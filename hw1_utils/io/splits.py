@@ -1,10 +1,38 @@
-"""Which of a folder's files are trained on, validated and tested on: stratified by class and seeded."""
+"""Which of a folder's files are trained on, validated and tested on: stratified by class and seeded, groups whole."""
+
+import warnings
+from dataclasses import replace
 
 import numpy as np
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
-from ..errors import Hw1Error
-from .folders import Folder, Part, singles
+from ..errors import Hw1Error, some
+from .folders import Folder, Part, images_for_test, singles
+from .groups import merged
+
+BUNDLES = 200  # into which rows without company are put, where there are more: the search takes a while for each group
+
+
+def put_aside(folder: Folder, shown: str, seed: int) -> Folder:
+    """The folder with a test part: a share of its images (see `images_for_test`), stratified, groups and twins whole.
+
+    Raises:
+        Hw1Error: there are too few images, or groups.
+    """
+    part = folder.parts["train"]
+    count, together = images_for_test(part), merged(part.groups, part.twins)
+    if together is not None:
+        aside = _whole_groups(part, together, count, shown, seed, every="the test")
+        test, train = np.flatnonzero(aside), np.flatnonzero(~aside)
+    else:
+        try:
+            train, test = train_test_split(range(len(part)), test_size=count, stratify=part.labels, random_state=seed)
+        except ValueError as error:
+            raise Hw1Error(
+                f"{shown} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each aside "
+                f"for the test{singles(part.labels, part.classes)}; add images, or a test/ of your own."
+            ) from error
+    return replace(folder, parts={"train": part.take(sorted(train)), "test": part.take(sorted(test))})
 
 
 def choose(
@@ -12,13 +40,15 @@ def choose(
 ) -> dict[str, Part]:
     """Which files are train, val and test, as many as asked for (None: all), before one of them is opened.
 
-    Val comes out of the folder's own validation part or else out of train.
+    Val comes out of the folder's own validation part or else out of train; then groups and twins stay on one side, and
+    what is asked for is had as far as they allow it. Images that a size leaves out are in no part, so that a group may
+    be there with some of its images only.
 
     Args:
         shown: how the folder is called in sentences.
 
     Raises:
-        Hw1Error: too few images for the split, or fewer asked for than there are classes.
+        Hw1Error: too few images or groups for the split, or fewer asked for than there are classes.
     """
     parts = folder.parts
     test = _some(parts["test"], "test_size", test_size, seed)
@@ -28,13 +58,25 @@ def choose(
         train = _some(part, "train_size", train_size, seed)
         val = parts["val"]
         rows = stratified_subset(np.array(val.labels), val_size or len(val), seed)
-        return {"train": train, "val": val.take(rows), "test": test}
+        return _said({"train": train, "val": val.take(rows), "test": test})
     tenth = max(len(part.classes), round(0.1 * len(labels)))
+    wanted = {"train": train_size, "val": val_size}
     val_size = val_size or tenth
     train_size = train_size or len(labels) - val_size
     if train_size + val_size > len(labels):  # a profile's sizes are meant for larger folders
         print(f"{shown} has {len(labels):,} images to train on: all are used, a tenth to validate.")
         train_size, val_size = len(labels) - tenth, tenth
+        wanted = dict.fromkeys(wanted)
+    together = merged(part.groups, part.twins)
+    if together is not None:
+        share = round(len(labels) * val_size / (train_size + val_size))
+        aside = _whole_groups(part, together, share, shown, seed)
+        train = _some(part.take(np.flatnonzero(~aside)), "train_size", wanted["train"], seed)
+        val = part.take(np.flatnonzero(aside))
+        val = val.take(stratified_subset(np.array(val.labels), wanted["val"] or len(val), seed))
+        if missing := sorted(set(part.labels) - set(val.labels)):
+            print(f"  no images to validate on: {some([part.classes[label] for label in missing])}")
+        return _said({"train": train, "val": val, "test": test})
     try:
         rows = train_test_split(
             np.arange(len(labels)),
@@ -51,6 +93,103 @@ def choose(
         ) from error
     train, val = (part.take(np.sort(chosen)) for chosen in _with_every_class(labels, *rows))
     return {"train": train, "val": val, "test": test}
+
+
+def folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> np.ndarray:
+    """Which of `count` folds each row is in: seeded, stratified by class as far as possible, groups whole.
+
+    By scikit-learn's StratifiedKFold and StratifiedGroupKFold; a class with fewer rows than folds is in some of them.
+
+    Args:
+        labels: int N.
+        groups: int N, numbers of what belongs together; None: each row by itself.
+
+    Returns:
+        int64 N, in 0..count-1; with few or large groups a fold may be empty.
+
+    Raises:
+        Hw1Error: there are fewer rows, or groups, than folds.
+    """
+    rows, what = (len(labels), "images") if groups is None else (len(np.unique(groups)), "groups")
+    if rows < count:
+        raise Hw1Error(f"{rows:,} {what} cannot be dealt into {count} folds: add some, or take fewer folds.")
+    if groups is not None:
+        groups = _bundled(labels, groups, seed)
+    if np.unique(labels, return_counts=True)[1].max() < count:
+        labels = np.zeros(len(labels), int)  # scikit-learn refuses where every class is that rare
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    fold = np.empty(len(labels), np.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, inside) in enumerate(
+            kind(count, shuffle=True, random_state=seed).split(labels, labels, groups)
+        ):
+            fold[inside] = number
+    return fold
+
+
+def _bundled(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """The groups, int64 N, in which many rows that are alone become `BUNDLES` groups, stratified."""
+    groups, size = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    alone = np.flatnonzero(size[groups] == 1)
+    if len(alone) > BUNDLES:
+        groups[alone] = len(size) + folds(labels[alone], None, BUNDLES, seed)
+    return groups
+
+
+def _whole_groups(
+    part: Part, groups: np.ndarray, count: int, shown: str, seed: int, every: str | None = None
+) -> np.ndarray:
+    """bool N: about `count` of the part's images, in whole groups, with as many of each class as they allow.
+
+    It is the one of `folds` that comes nearest; groups then change sides until every class is left on the other one
+    and, as far as that is possible, is on this one as well.
+
+    Args:
+        groups: int64 N, in 0..G-1.
+        every: what the images are for, if every class must be among them.
+
+    Raises:
+        Hw1Error: with what the groups do not allow.
+    """
+    labels, size = np.array(part.labels), np.bincount(groups)
+    needed = f"{shown} has {len(size)} group{'s' if len(size) > 1 else ''}, and no group may be cut: "
+    if len(size) < 2:
+        raise Hw1Error(f"{needed}a split needs two at least; add images of other groups, or parts of your own.")
+    has = np.zeros((len(size), len(part.classes)), bool)  # which group has which class
+    has[groups, labels] = True
+    fold = folds(labels, groups, min(len(size), max(2, round(len(labels) / count))), seed)
+    of_group = np.empty(len(size), np.int64)
+    of_group[groups] = fold
+
+    def lacking(aside: np.ndarray) -> tuple[int, int, int]:
+        sides = [int((~has[side].any(0) & has.any(0)).sum()) for side in (~aside, aside)]
+        return *sides, abs(int(size[aside].sum()) - count)
+
+    aside = min((of_group == number for number in np.unique(fold)), key=lacking).copy()
+    for label in np.flatnonzero(~has[~aside].any(0) & has.any(0)):  # it must be trained on
+        back = np.flatnonzero(aside & has[:, label])
+        aside[back[size[back].argmin()]] = False
+    for label in np.flatnonzero(~has[aside].any(0) & has.any(0)):
+        often = has[~aside].sum(0) > 1
+        if (spare := np.flatnonzero(~aside & has[:, label] & (often | ~has).all(1))).size:
+            aside[spare[size[spare].argmin()]] = True
+    lost = [f"{part.classes[k]} in {has[:, k].sum()}" for k in np.flatnonzero(~has[aside].any(0) & has.any(0))]
+    if (every and lost) or not aside.any():
+        named = f" ({some(lost)})" if lost else ""
+        raise Hw1Error(
+            f"{needed}{every or 'validation'} and training cannot both have every class{named}; add images of other "
+            "groups, or parts of your own."
+        )
+    return aside[groups]
+
+
+def _said(parts: dict[str, Part]) -> dict[str, Part]:
+    """The same parts; where there are groups, what was got of them is said."""
+    if parts["train"].groups is not None:
+        got = [f"{len(part):,} {name} images of {len(set(part.groups)):,}" for name, part in parts.items()]
+        print(f"  groups: {', '.join(got)}")
+    return parts
 
 
 def _some(part: Part, name: str, count: int | None, seed: int) -> Part:

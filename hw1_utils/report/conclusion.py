@@ -16,6 +16,7 @@ from .words import faster, literal, number, points, sentence, times
 
 UNTAUGHT = ("tuned", "short")  # recipes of a CNN, to that of which with its epochs the next adds a teacher
 DISTILLED = ("distilled", "taught")  # the latter in older results
+FEW_GROUPS = 10
 CHEAPER = {"inference_images_per_second": "predicts", "total_training_seconds": "trains"}  # the first that differs
 
 
@@ -47,7 +48,8 @@ def conclusion(table: pd.DataFrame, right: pd.DataFrame, counts: Mapping[str, in
 
     Args:
         table: one row a model, as from `tables.compare`.
-        right: one row a test image: `label` (int), and under each model's `name` whether it got the image right.
+        right: one row a test image, as from `tables.outcomes`: `label` (int), under each model's `name` whether it got
+            the image right and, where images belong together, `group` (int), by which intervals then go.
         counts: training images of each class.
     """
     table = table.fillna({"encoder": ""})  # empty cells, where it was read from the file
@@ -67,6 +69,8 @@ def conclusion(table: pd.DataFrame, right: pd.DataFrame, counts: Mapping[str, in
             f"The classes have between {counts[few]:,} ({literal(few)}) and {counts[many]:,} ({literal(many)}) "
             "training images, so balanced accuracy, the mean of the classes' own accuracies, comes first."
         )
+    if "test_groups" in table:
+        parts.append(_groups(cnn))
     if len(plain) > 1:
         best = literal(probe["encoder"])
         parts.append(f"Of {len(plain)} encoders, {best} is compared with the CNN: the best on validation.")
@@ -112,9 +116,30 @@ class Verdict:
 def _compare(first: pd.Series, second: pd.Series, right: pd.DataFrame) -> Verdict:
     labels = right["label"].to_numpy() if first["leading"] == "balanced_accuracy" else None
     flags = [right[row["name"]].to_numpy() for row in (first, second)]
-    gap, low, high = metrics.paired_difference(*flags, labels)
+    groups = right["group"].to_numpy() if "group" in right else None
+    gap, low, high = metrics.paired_difference(*flags, labels, groups)
     gap = gap if abs(gap) > 1e-9 else 0.0  # means over classes are equal but for rounding
     return Verdict(second, first, gap, low, high) if gap >= 0 else Verdict(first, second, -gap, -high, -low)
+
+
+def _groups(row: pd.Series) -> str:
+    """What the test images' groups mean for the intervals, and whether they were known before."""
+    groups, images, known = (int(row[f"test_{what}"]) for what in ("groups", "images", "images_of_known_groups"))
+    text = "The test images are all of one group" if groups == 1 else f"The test images are of {groups:,} groups"
+    text += (
+        ": intervals go by groups, whose images may be alike, and not by images."
+        if groups < images
+        else ", one each: intervals go by images."
+    )
+    if groups < FEW_GROUPS:
+        text += " So few groups say little about new ones, and the intervals are wide for that."
+    if known:
+        share = "All of them" if known == images else f"{known:,} of them"
+        text += (
+            f" **{share} {'is' if known == 1 else 'are'} of a group that was trained or validated on as well: of new "
+            "groups the models may get fewer right.**"
+        )
+    return text
 
 
 def _points(*shares: float) -> list[str]:

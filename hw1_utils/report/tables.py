@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from .. import metrics
@@ -47,6 +48,7 @@ def record(result: "Result", costs: "Costs") -> dict:
         "seconds_to_converge": float(history["elapsed_seconds"].iloc[epoch - 1]) + spent_before(trained),
         "train_images": len(trained.train.labels),
         "val_images": len(trained.val.labels),
+        **groups_columns(result),
         "test_images": len(result.test.labels),
         **costs.columns,
         **trained.seconds,
@@ -112,8 +114,26 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcomes(results: list["Result"]) -> pd.DataFrame:
-    """One row a test image: `label` (int), and under each model's name whether it got the image right."""
-    return pd.DataFrame({"label": results[0].test.labels.numpy()} | {r.run.name: r.correct for r in results})
+    """One row a test image: `label` (int), and under each model's name whether it got the image right.
+
+    Where images belong together, with `group` (int): of which group each is.
+    """
+    first = results[0]
+    groups = {} if first.groups is None else {"group": first.groups}
+    labels = {"label": first.test.labels.numpy()}
+    return pd.DataFrame(labels | groups | {result.run.name: result.correct for result in results})
+
+
+def groups_columns(result: "Result") -> dict[str, int]:
+    """Of groups, where there are any: how many the test images belong to, and how many of these images are of a group
+    that was trained or validated on as well.
+    """
+    if result.groups is None:
+        return {}
+    data = result.run.data
+    known = np.concatenate([split.groups.numpy() for split in (data.train, data.val)])
+    images = int(np.isin(result.groups, known).sum())
+    return {"test_groups": len(np.unique(result.groups)), "test_images_of_known_groups": images}
 
 
 def time_to_accuracy(trained: "Trained") -> pd.DataFrame:

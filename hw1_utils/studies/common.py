@@ -20,6 +20,7 @@ def train_only(run: Run, *others: Split, name: str = "", **options: object) -> l
 
 def val_columns(data: Data, val: Predictions) -> dict:
     """Accuracy on validation, and the measure that leads on `data`, the whole run's, with its interval."""
-    scores = metrics.with_interval(val.labels.numpy(), val.guesses, data.leading)
+    groups = None if data.val.groups is None else data.val.groups.numpy()
+    scores = metrics.with_interval(val.labels.numpy(), val.guesses, data.leading, groups)
     columns = {f"val_score{end}": score for end, score in zip(("", "_low", "_high"), scores, strict=True)}
     return {"leading": data.leading, "val_accuracy": val.accuracy, **columns}

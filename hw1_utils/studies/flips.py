@@ -18,7 +18,7 @@ def flips(results: list[Result], test: Split) -> pd.DataFrame:
     rows = []
     for result in (r for r in results if r.run.kind == "cnn"):
         both = flip_tta(result.trained, test)
-        twice = metrics.summary(both.labels.numpy(), both.probabilities.numpy())
+        twice = metrics.summary(both.labels.numpy(), both.probabilities.numpy(), result.groups)
         for passes, quality in ((1, result.quality), (2, twice)):
             rows.append({"model": result.run.title, "name": result.run.name, "passes_per_image": passes} | quality)
     table = pd.DataFrame(rows)

@@ -215,7 +215,8 @@ def test_the_help_of_a_command_lists_every_setting(monkeypatch, capsys):
     said = " ".join(" ".join(lines).split())
     assert all(f" --{name.replace('_', '-')} " in said.replace(",", "") for name in Config().as_dict())
     for fact in (
-        "--data PATH folder of train/<class>/*, test/<class>/* (HW1_DATA; default data/cifar10, ",
+        "--data PATH folder of train/<class>/*, test/<class>/*, a zip or tar of one, or a CSV of paths and labels "
+        "(HW1_DATA; default data/cifar10, ",
         "--image-size N side of the square images kept in memory and seen by the CNN (8 to 1024; default 32)",
         "--cnn-batch-size N images a step (at least 1; default 256, quick 64, smoke 8)",
         "--device NAME what computes (auto, cpu, cuda; default auto)",

@@ -16,7 +16,7 @@ from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import load, load_test
 from hw1_utils.io import images, pixels
 from hw1_utils.io.folders import LAYOUT, read_folder
-from hw1_utils.io.splits import choose
+from hw1_utils.io.splits import choose, put_aside
 
 
 def refusal(function, config) -> str:
@@ -26,7 +26,8 @@ def refusal(function, config) -> str:
 
 
 def read(config):
-    return read_folder(config.data_path, config.data_dir, config.seed)
+    folder = read_folder(config.data_path, config.data_dir, config.groups)
+    return folder if folder.has_test else put_aside(folder, config.data_dir, config.seed)
 
 
 def chosen(config):
@@ -452,9 +453,9 @@ def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch, place):
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
-    (tmp_path / "data.zip").touch()
-    said = refusal(read, make_config("smoke", data_dir=str(tmp_path / "data.zip")))
-    assert said == f"{tmp_path}/data.zip is a file: give a folder, unpacked if this is an archive; {LAYOUT}."
+    (tmp_path / "data.rar").touch()
+    said = refusal(read, make_config("smoke", data_dir=str(tmp_path / "data.rar")))
+    assert said == f"{tmp_path}/data.rar is a file: give a folder, a .zip or .tar of one, or a .csv; {LAYOUT}."
 
 
 @pytest.mark.parametrize("name", ["val", "Validation", "dev_set"])
