@@ -19,6 +19,7 @@ from torchvision.transforms.functional import gaussian_blur
 SIDE = 32  # pixels of the pictures that are compared
 WINDOW = 0.75  # of a side: the middle of one picture that is looked for in the other, so shifts of an eighth are found
 BLOCK = 4096  # rows that are compared with as many others at a time
+PIXELS = 2**22  # of images that are read at a time: as floats, 50 MB
 EACH = 6  # proposed partners an image by each kind of vector, on average
 MOST = 32  # at most, among the images behind it: of very many that are alike not every pair is proposed
 SAMPLE = 256  # images that show how alike vectors must be for `EACH`
@@ -44,9 +45,11 @@ def twin_clusters(images: Tensor) -> np.ndarray:
     Args:
         images: uint8 N×3×S×S.
     """
-    groups = np.unique([digest for part in images.split(BLOCK) for digest in digests(part)], return_inverse=True)[1]
+    side = images.shape[-1]
+    found = [digest for rows in pieces(torch.arange(len(images)), side) for digest in digests(images[rows])]
+    groups = np.unique(found, return_inverse=True)[1]
     first = torch.from_numpy(np.sort(np.unique(groups, return_index=True)[1]))
-    small = torch.cat([pictures(images[rows]) for rows in first.split(BLOCK)])
+    small = torch.cat([pictures(images[rows]) for rows in pieces(first, side)])
     pairs, _ = confirm(small, by_thumbnails(small))
     return clusters(groups, first[pairs].numpy())
 
@@ -55,7 +58,14 @@ def clusters(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Connected components, int64 N, of groups (int64 N, the same number for what belongs together) and pairs, P×2."""
     a, b = groups[pairs].T
     count = int(groups.max(initial=-1)) + 1
-    return connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)[1][groups]
+    return connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)[1].astype(
+        np.int64
+    )[groups]
+
+
+def pieces(rows: Tensor, side: int) -> tuple[Tensor, ...]:
+    """Rows of images of this side, int64, as many at a time as memory takes."""
+    return rows.split(max(1, PIXELS // side**2))
 
 
 def pictures(images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .. import metrics
 from ..data import Data, Split, decode
+from ..errors import Hw1Error
 from ..experiment import Result
 from ..features import Features, extract_split, standardization
 from ..io import twins
@@ -22,7 +23,7 @@ from ..io.images import decode as decode_files
 from ..report import figures
 
 CONFIRM_SIDE = 256  # pixels: files that look equal at `image_size` are decoded once more, to this side
-AT_ONCE = 256  # of them in memory
+AT_ONCE = 64  # of them in memory
 HUBS = 8  # members of a group of equal pictures that the others are listed with: of large groups not every pair is
 SHOWN = 24  # pairs in the gallery
 COLUMNS = ["path_a", "part_a", "label_a", "path_b", "part_b", "label_b", "likeness", "kind", "same_label"]
@@ -80,13 +81,19 @@ def duplicates(results: list[Result], test: Split) -> Duplicates:
     data, folder = run.data, run.context.config.results_path
     pile = _Pile((data.train, data.val, test))
     features = next((result.run.features for result in results if result.run.features), None)
-    groups = _exact(pile, data)
-    pairs = _listed(pile, groups, *_near(pile, groups, features))
+    pairs = find_pairs(data, test, features)
     without = without_twins(results, test, pairs)
     write_csv(folder / "duplicates.csv", pairs)
     write_csv(folder / "without_twins.csv", without)
     gallery = figures.save(_gallery(pile, pairs), folder / "duplicates.png")
     return Duplicates(pairs, without, {split.name: len(split) for split in pile.splits}, gallery)
+
+
+def find_pairs(data: Data, test: Split, features: Features | None) -> pd.DataFrame:
+    """The table of `duplicates` alone; without features thumbnails alone propose near copies."""
+    pile = _Pile((data.train, data.val, test))
+    groups = _exact(pile, data)
+    return _listed(pile, groups, *_near(pile, groups, features))
 
 
 def exact_copies(data: Data) -> pd.DataFrame:
@@ -101,6 +108,9 @@ def exact_copies(data: Data) -> pd.DataFrame:
 
     Returns:
         A row a pair, as in duplicates.csv.
+
+    Raises:
+        Hw1Error: an image that could be read before cannot be now.
     """
     test = decode(data.context.config, {"test": data.test}, data.train.levels)["test"]
     pile = _Pile((data.train, data.val, test))
@@ -110,15 +120,17 @@ def exact_copies(data: Data) -> pd.DataFrame:
 def _exact(pile: _Pile, data: Data) -> np.ndarray:
     """Which images are exact copies of each other, int64 N: the same number."""
     config, levels = data.context.config, data.train.levels
-    blocks = torch.arange(len(pile)).split(twins.BLOCK)
-    groups = np.unique(np.concatenate([twins.digests(pile.pixels(rows)) for rows in blocks]), return_inverse=True)[1]
+    blocks = twins.pieces(torch.arange(len(pile)), config.image_size)
+    groups = np.unique([one for rows in blocks for one in twins.digests(pile.pixels(rows))], return_inverse=True)[1]
     in_doubt = np.flatnonzero(np.bincount(groups)[groups] > 1)
     names = groups.astype("U64")
     files = [str(config.data_path / path) for path in pile.about()["path"].iloc[in_doubt]]
     side = max(CONFIRM_SIDE, config.image_size)
     for start in range(0, len(in_doubt), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        images, _ = decode_files(files[some], side, levels=levels, say=lambda line: None)
+        images, failures = decode_files(files[some], side, levels=levels, say=lambda line: None)
+        if failures:
+            raise Hw1Error(f"{files[start + min(failures)]} could be read before and cannot be now: run again.")
         names[in_doubt[some]] = [f"again {digest}" for digest in twins.digests(images)]
     return np.unique(names, return_inverse=True)[1]
 
@@ -126,7 +138,7 @@ def _exact(pile: _Pile, data: Data) -> np.ndarray:
 def _near(pile: _Pile, groups: np.ndarray, features: Features | None) -> tuple[Tensor, Tensor]:
     """Pairs of rows that are near copies, int64 P×2, and how alike they are, float32 P; one image of each group."""
     rows = torch.from_numpy(np.unique(groups, return_index=True)[1]).sort().values
-    pictures = torch.cat([twins.pictures(pile.pixels(part)) for part in rows.split(twins.BLOCK)])
+    pictures = torch.cat([twins.pictures(pile.pixels(part)) for part in twins.pieces(rows, pile.splits[0].side)])
     proposed = [twins.by_thumbnails(pictures)]
     if features:
         test = extract_split(features.encoder, pile.splits[-1], features.data).rows
