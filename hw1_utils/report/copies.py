@@ -24,7 +24,8 @@ def copies_in_words(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.
     text = f"Of {total:,} images {' and '.join(counted)} among the others."
     unlike = pairs[~pairs["same_label"].astype(bool)]
     if len(unlike):
-        labels = f"{len(unlike):,} of {len(pairs):,} listed pairs lie" if len(pairs) > 1 else "The pair lies"
+        lie = "lies" if len(unlike) == 1 else "lie"
+        labels = f"{len(unlike):,} of {len(pairs):,} listed pairs {lie}" if len(pairs) > 1 else "The pair lies"
         text += f" {labels} under different labels: look at these first."
     tested, leaks = images["test"], pairs[_leaks(pairs)]
     twins = leaks["path_b"].nunique()

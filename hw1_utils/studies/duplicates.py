@@ -249,12 +249,13 @@ def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd
 
 def _gallery(pile: _Pile, pairs: pd.DataFrame) -> Figure:
     """Pairs across parts first, evenly over all degrees of likeness: the least alike are where an error would be."""
-    across = (pairs["part_a"] != pairs["part_b"]).to_numpy()
+    once = pairs.drop_duplicates("path_b")  # else a picture with many copies takes all places
+    across = (once["part_a"] != once["part_b"]).to_numpy()
     chosen: list[int] = []
     for rows in (np.flatnonzero(across), np.flatnonzero(~across)):
         few = min(SHOWN - len(chosen), len(rows))
         chosen += rows[np.linspace(0, len(rows) - 1, few).astype(int)].tolist() if few else []
-    shown = pairs.iloc[chosen]
+    shown = once.iloc[chosen]
     where = {path: row for row, path in enumerate(pile.about()["path"])}
     sides = [[where[path] for path in shown[f"path_{side}"]] for side in "ab"]
     images = [torch.cat([pile.pixels(torch.tensor([row])) for row in rows]) if rows else None for rows in sides]
