@@ -22,6 +22,7 @@ _PUBLIC = {
     "report.conclusion": ("conclusion",),
     "studies": ("asked",),
     **{f"studies.{name}": (name,) for name, files in STUDIES.items() if files},
+    "studies.duplicates": ("duplicates", "exact_copies"),
     "studies.sanity": ("sanity_check",),
     "deploy.saved": ("save_models", "load_model", "predict"),
     "errors": ("Hw1Error",),

@@ -12,4 +12,5 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "disagreement": ("differences", "confused_pairs", "disagreements"),
     "seeds": ("seeds",),
     "flips": ("flip_averaging",),
+    "duplicates": ("duplicates", "without_twins"),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
@@ -114,6 +115,21 @@ def image_grid(images: Tensor, captions: list[str], title: str, columns: int = 1
     for axis, image, caption in zip(axes, images.cpu(), captions, strict=False):
         axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title("\n".join(class_labels(caption.split("\n"))), fontsize=7, pad=2)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def pair_grid(first: Tensor | None, second: Tensor | None, captions: list[str], title: str, columns: int = 6) -> Figure:
+    """Pairs of pictures, uint8 N×3×S×S each (None: there are none), side by side with a caption of three lines."""
+    rows = max(1, -(-len(captions) // columns))
+    figure, axes = _panels(columns * 1.9, rows * 1.5 + 0.4, rows, columns)
+    for axis in axes:
+        axis.axis("off")
+    if captions:
+        gap = first.new_full((len(first), 3, first.shape[-1], max(1, first.shape[-1] // 16)), 255)
+        for axis, pair, caption in zip(axes, torch.cat([first, gap, second], 3), captions, strict=False):
+            axis.imshow(pair.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axis.set_title("\n".join(class_labels(caption.split("\n"))), fontsize=7, pad=2)
     figure.suptitle(title, fontsize=11)
     return figure
 

@@ -179,6 +179,7 @@ SHAPES = {
     "seeds": _seeds,
     "flip_averaging": partial(_by, "model"),
     "milestones": _milestones,
+    "without_twins": partial(_by, "model"),
 }
 
 

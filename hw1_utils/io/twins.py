@@ -1,0 +1,237 @@
+"""Copies among images: equal pixels, and pictures that show the same but for shift, crop, turn, mirror, light and blur.
+
+All of it works on arrays. Vectors of any kind (an encoder's features, thumbnails) propose pairs, all pairs being looked
+at in blocks, and only a comparison of pixels confirms them. Time grows with the square of the images, memory with
+their number: 3 KB each for the pictures, and 0.3 GB for the blocks.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.functional import gaussian_blur
+
+SIDE = 32  # pixels of the pictures that are compared
+WINDOW = 0.75  # of a side: the middle of one picture that is looked for in the other, so shifts of an eighth are found
+BLOCK = 4096  # rows that are compared with as many others at a time
+PIXELS = 2**22  # of images that are read at a time: as floats, 50 MB
+EACH = 6  # proposed partners an image by each kind of vector, on average
+MOST = 32  # at most, among the images behind it: of very many that are alike not every pair is proposed
+SAMPLE = 256  # images that show how alike vectors must be for `EACH`
+AT_ONCE = 2048  # pairs whose pixels are compared at a time
+FLAT = 0.5  # levels of 255: where the deviation of a picture's detail is less there is nothing to compare
+COARSE = 0.6  # correlation of detail in grey, at half the side, below which nothing more is tried
+NEAR = 0.78  # correlation of detail from which on two pictures are near copies; where all pictures are much alike, it
+UNUSUAL = 0.45  # may be as far from 1 as this times the square of what is usual: see `_near`
+USUAL, OF_THEM = 200, 4  # pictures by which that is found, and the partners of each that are tried
+SCALES, TURNS = (1.0, 0.87, 1.15), (0.0, -7.0, 7.0)  # degrees: what a copy is enlarged and turned by, about
+
+
+def digests(images: Tensor) -> list[str]:
+    """Of each of N uint8 images: equal where all pixels are."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images.numpy()]
+
+
+def twin_clusters(images: Tensor) -> np.ndarray:
+    """Which images are copies of each other, exact or near, by pixels alone: int64 N, the same number for copies.
+
+    To be kept on one side of a split. Copies of copies are in one cluster.
+
+    Args:
+        images: uint8 N×3×S×S.
+    """
+    side = images.shape[-1]
+    found = [digest for rows in pieces(torch.arange(len(images)), side) for digest in digests(images[rows])]
+    groups = np.unique(found, return_inverse=True)[1]
+    first = torch.from_numpy(np.sort(np.unique(groups, return_index=True)[1]))
+    small = torch.cat([pictures(images[rows]) for rows in pieces(first, side)])
+    pairs, _ = confirm(small, by_thumbnails(small))
+    return clusters(groups, first[pairs].numpy())
+
+
+def clusters(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Connected components, int64 N, of groups (int64 N, the same number for what belongs together) and pairs, P×2."""
+    a, b = groups[pairs].T
+    count = int(groups.max(initial=-1)) + 1
+    return connected_components(coo_matrix((np.ones(len(a)), (a, b)), shape=(count, count)), directed=False)[1].astype(
+        np.int64
+    )[groups]
+
+
+def pieces(rows: Tensor, side: int) -> tuple[Tensor, ...]:
+    """Rows of images of this side, int64, as many at a time as memory takes."""
+    return rows.split(max(1, PIXELS // side**2))
+
+
+def pictures(images: Tensor) -> Tensor:
+    """uint8 N×3×S×S as uint8 N×3×32×32."""
+    if images.shape[-1] == SIDE:
+        return images
+    resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+    return resized.round().clamp(0, 255).byte()
+
+
+# ---- proposals
+
+
+def by_thumbnails(small: Tensor) -> Tensor:
+    """Pairs, int64 P×2, of pictures whose thumbnails are alike, one of them mirrored perhaps.
+
+    Args:
+        small: uint8 N×3×32×32.
+    """
+
+    def take(rows: slice) -> Tensor:
+        return _thumbnails(small[rows])
+
+    return torch.cat([propose(len(small), take), propose(len(small), take, lambda rows: _mirrored(take(rows)))])
+
+
+def _thumbnails(small: Tensor) -> Tensor:
+    """float32 N×192 of length 1: 8×8 pixels without brightness and contrast."""
+    thumbs = F.adaptive_avg_pool2d(small.float(), 8)
+    return F.normalize((thumbs - thumbs.mean((2, 3), keepdim=True)).flatten(1), eps=1.0)
+
+
+def _mirrored(thumbs: Tensor) -> Tensor:
+    return thumbs.unflatten(1, (3, 8, 8)).flip(3).flatten(1)
+
+
+def propose(count: int, take: Callable[[slice], Tensor], other: Callable[[slice], Tensor] | None = None) -> Tensor:
+    """The pairs of rows whose vectors have the largest cosines, int64 P×2, the smaller row first.
+
+    Args:
+        count: N.
+        take: rows -> their vectors, float32 M×D of length 1, on any device.
+        other: those of the second of a pair; left out: the same. The cosine of (a, b) must be that of (b, a).
+    """
+    other = other or take
+    least = _least(count, take, other)
+    blocks = [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    found = [torch.empty(0, 2, dtype=torch.int64)]
+    for i, rows in enumerate(blocks):
+        first, hits = take(rows), []
+        for columns in blocks[i:]:
+            cosines = first @ other(columns).T
+            a, b = (cosines >= least).nonzero(as_tuple=True)
+            values = cosines[a, b].cpu()
+            a, b = a.cpu() + rows.start, b.cpu() + columns.start
+            hits.append((a[a < b], b[a < b], values[a < b]))
+        a, b, values = (torch.cat(column) for column in zip(*hits, strict=True))
+        order = torch.from_numpy(np.lexsort((-values.numpy(), a.numpy())))
+        a, b = a[order], b[order]
+        place = torch.arange(len(a)) - torch.searchsorted(a, a)
+        found.append(torch.stack([a, b], 1)[place < MOST])
+    return torch.cat(found)
+
+
+def _least(count: int, take: Callable[[slice], Tensor], other: Callable[[slice], Tensor]) -> float:
+    """The cosine that an image reaches with `EACH` others on average, going by `SAMPLE` of them."""
+    rows = torch.arange(0, count, max(1, count // SAMPLE))
+    sample = torch.cat([take(slice(row, row + 1)) for row in rows.tolist()])
+    wanted, top = EACH * len(rows), torch.empty(0)
+    for start in range(0, count, BLOCK):
+        columns = torch.arange(start, min(start + BLOCK, count))
+        cosines = (sample @ other(slice(start, start + len(columns))).T).cpu()
+        top = torch.cat([top, cosines[rows[:, None] != columns]])
+        top = top.topk(min(len(top), wanted)).values
+    return float(top[-1]) if len(top) == wanted else -2.0  # there are no more pairs than that
+
+
+# ---- the comparison of pixels
+
+
+def confirm(small: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of the proposed pairs that are near copies, and their likeness: int64 P×2, float32 P.
+
+    Likeness is the correlation of detail: of the pictures between two degrees of blur, in which neither brightness nor
+    contrast nor large areas count, that make any two landscapes look alike. The middle of one, mirrored, enlarged and
+    turned as fits best, is held against the part of the other that fits best. Pictures without detail are near copies
+    of nothing.
+
+    Args:
+        small: uint8 N×3×32×32.
+        pairs: int64 P×2; one that comes twice counts once.
+    """
+    pairs, near = torch.unique(pairs, dim=0), _near(small)
+    kept, found = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)]
+    for part in pairs.split(AT_ONCE) if len(pairs) else ():
+        likeness = _likeness(small[part[:, 0]], small[part[:, 1]])
+        kept.append(part[likeness >= near])
+        found.append(likeness[likeness >= near])
+    return torch.cat(kept), torch.cat(found)
+
+
+def _near(small: Tensor) -> float:
+    """The likeness from which on pictures of this kind are copies.
+
+    Two photographs are never as alike as two digits of one kind: how alike those usually are that are no copies is seen
+    among a tenth of the pictures, at most, of which few can be copies of each other, even where every image has some.
+    """
+    few = small[torch.linspace(0, len(small) - 1, min(USUAL, len(small) // 10)).long()]
+    if len(few) <= OF_THEM:
+        return NEAR
+    thumbs = _thumbnails(few)
+    cosines = torch.maximum(thumbs @ thumbs.T, thumbs @ _mirrored(thumbs).T).fill_diagonal_(-2.0)
+    partners = cosines.topk(OF_THEM).indices
+    likeness = torch.cat([_likeness(few, few[column], least=-1.0)[:, None] for column in partners.T], 1).amax(1)
+    return max(NEAR, 1 - UNUSUAL * (1 - float(likeness.median())) ** 2)
+
+
+def _likeness(first: Tensor, second: Tensor, least: float = COARSE) -> Tensor:
+    """Of pairs of uint8 pictures P×3×32×32, float32 P; 0 where small grey ones are less alike than `least`."""
+    smooth = [_blurred(images.float(), 1.0) for images in (first, second)]
+    colour = [_blurred(images.float(), 0.7) - _blurred(images.float(), 2.0) for images in (first, second)]
+    grey = [F.avg_pool2d(images.mean(1, keepdim=True), 2) for images in smooth]
+    grey = [images - _blurred(images, 2.0) for images in grey]
+    ones = torch.ones(len(first))
+    best, side = torch.stack([_correlation(*grey, _warp(ones, 0 * ones, sign * ones)) for sign in (1, -1)]).max(0)
+    rows = (best >= least).nonzero().flatten()
+    likeness, sign = torch.zeros(len(first)), 1 - 2 * side[rows]
+    if len(rows) == 0:
+        return likeness
+    colour, grey = ([images[rows] for images in both] for both in (colour, grey))
+    tried = torch.tensor([(scale, turn) for scale in SCALES for turn in TURNS], dtype=torch.float32)
+    fits = [_correlation(*grey, _warp(*values.expand(len(rows), 2).T, sign)) for values in tried]
+    chosen = tried[torch.stack(fits).argmax(0)]
+    for scale, turn in ((torch.ones(len(rows)), torch.zeros(len(rows))), chosen.T):
+        likeness[rows] = torch.maximum(likeness[rows], _correlation(*colour, _warp(scale, turn, sign)))
+    return likeness
+
+
+def _blurred(images: Tensor, deviation: float) -> Tensor:
+    size = 2 * int(2 * deviation + 0.5) + 1
+    return gaussian_blur(images, [size, size], [deviation, deviation])
+
+
+def _warp(scale: Tensor, turn: Tensor, sign: Tensor) -> Tensor:
+    """Maps float32 P×2×3 for `affine_grid`: the middle of a picture, enlarged, turned (degrees), mirrored where -1."""
+    turn, share = torch.deg2rad(turn), WINDOW * scale
+    across, down = torch.cos(turn) * share, torch.sin(turn) * share
+    zero = torch.zeros_like(share)
+    return torch.stack([sign * across, -sign * down, zero, down, across, zero], 1).unflatten(1, (2, 3))
+
+
+def _correlation(first: Tensor, second: Tensor, warp: Tensor) -> Tensor:
+    """The largest normalised correlation of the warped middle of `first` with any window of `second`, float32 P.
+
+    Both are float32 P×C×S×S. The products with all windows come from one Fourier transform: no shift goes round.
+    """
+    count, channels, side, _ = second.shape
+    window = int(WINDOW * side)
+    grid = F.affine_grid(warp, [count, channels, window, window], align_corners=False)
+    middle = F.grid_sample(first, grid, padding_mode="border", align_corners=False)
+    middle = middle - middle.mean((2, 3), keepdim=True)
+    shape, shifts = (side, side), side - window + 1
+    spectra = torch.fft.rfft2(second) * torch.fft.rfft2(middle, s=shape).conj()
+    products = torch.fft.irfft2(spectra.sum(1), s=shape)[:, :shifts, :shifts]
+    spread = F.avg_pool2d(second**2, window, 1) - F.avg_pool2d(second, window, 1) ** 2
+    energy = spread.sum(1) * window**2, middle.square().sum((1, 2, 3))[:, None, None]
+    least = channels * (window * FLAT) ** 2
+    textured = (energy[0] >= least) & (energy[1] >= least)
+    return torch.where(textured, products / (energy[0] * energy[1]).clamp(min=1e-12).sqrt(), 0.0).amax((1, 2))

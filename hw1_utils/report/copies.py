@@ -1,0 +1,99 @@
+"""What copies among the images mean for the comparison, in words: from the tables of `studies.duplicates` alone."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from .words import literal, points
+
+
+def copies_in_words(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.DataFrame | None = None) -> str:
+    """How many images have copies, how many test images have one in training, and what that does to the comparison.
+
+    Args:
+        pairs: as in duplicates.csv.
+        images: of each part: train, val, test.
+        without: as in without_twins.csv, once there are results.
+    """
+    total = sum(images.values())
+    if pairs.empty:
+        return f"Among {total:,} images no copies were found."
+    with_copy = {kind: _paths(pairs[pairs["kind"] == kind]) for kind in ("exact", "near")}
+    counted = [f"{len(paths):,} {_have(paths)} {_a(kind)} copy" for kind, paths in with_copy.items() if paths]
+    text = f"Of {total:,} images {' and '.join(counted)} among the others."
+    unlike = pairs[~pairs["same_label"].astype(bool)]
+    if len(unlike):
+        lie = "lies" if len(unlike) == 1 else "lie"
+        labels = f"{len(unlike):,} of {len(pairs):,} listed pairs {lie}" if len(pairs) > 1 else "The pair lies"
+        text += f" {labels} under different labels: look at these first."
+    tested, leaks = images["test"], pairs[_leaks(pairs)]
+    twins = leaks["path_b"].nunique()
+    if not twins:
+        return f"{text} No test image has one in training."
+    text += f" **{twins:,} of {tested:,} test images ({points(twins / tested)} %) {_have(twins)} a copy in training**"
+    other = leaks[~leaks["same_label"].astype(bool)]["path_b"].nunique()
+    text += f", {other:,} under another label." if other else "."
+    return text if without is None or without.empty else f"{text} {_on_the_rest(without)}"
+
+
+def verdict_turns(without: pd.DataFrame) -> bool:
+    """Whether the probe or the CNN is better, or neither is, otherwise without twins than on all test images.
+
+    `without` as in without_twins.csv; False where it has no difference, or no image is left.
+    """
+    difference = without[without["name"] == "difference"]
+    if difference.empty or difference["score_without"].isna().any():
+        return False
+    row = difference.iloc[0]
+    return _verdict(row, "") != _verdict(row, "_without")
+
+
+def _on_the_rest(without: pd.DataFrame) -> str:
+    left, differences = int(without["images_without"].iloc[0]), without[without["name"] == "difference"]
+    if left == 0:
+        return "Every test image has one: how good the models are on images that they have not seen cannot be said."
+    models = without[without["name"] != "difference"]
+    shares = [
+        f"{literal(row['model'])} {row['score_without']:.1%} (all: {row['score']:.1%})" for _, row in models.iterrows()
+    ]
+    measure = without["leading"].iloc[0].replace("_", " ")
+    text = f"On the {left:,} others ({measure}): {'; '.join(shares)}."
+    if differences.empty:
+        return text
+    row = differences.iloc[0]
+    said = [
+        f"{_difference(row[f'score{end}'])} points "
+        f"({_difference(row[f'score{end}_low'])} to {_difference(row[f'score{end}_high'])})"
+        for end in ("_without", "")
+    ]
+    turns = "**the verdict turns**" if verdict_turns(without) else "the verdict stands"
+    return f"{text} The probe minus the CNN is {said[0]} there, {said[1]} on all: {turns}."
+
+
+def _difference(share: float) -> str:
+    """Of two shares, in points with its sign; what is zero but for rounding has none."""
+    share = round(share, 9)
+    return f"{'+' if share > 0 else ''}{points(share + 0.0, 2)}"
+
+
+def _verdict(row: pd.Series, suffix: str) -> int:
+    """1: the probe is better, -1: the CNN is, 0: neither is shown to be."""
+    return int(row[f"score{suffix}_low"] > 0) - int(row[f"score{suffix}_high"] < 0)
+
+
+def _leaks(pairs: pd.DataFrame) -> pd.Series:
+    return (pairs["part_a"] == "train") & (pairs["part_b"] == "test")
+
+
+def _paths(pairs: pd.DataFrame) -> set[str]:
+    return set(np.concatenate([pairs["path_a"], pairs["path_b"]])) if len(pairs) else set()
+
+
+def _have(what: set | int) -> str:
+    count = what if isinstance(what, int) else len(what)
+    return "has" if count == 1 else "have"
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "exact" else f"a {kind}"

@@ -1,0 +1,268 @@
+"""Which images are there more than once, in which parts and under which labels, and does the comparison hang on it?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import metrics
+from ..data import Data, Split, decode
+from ..errors import Hw1Error
+from ..experiment import Result
+from ..features import Features, extract_split, standardization
+from ..io import twins
+from ..io.arrays import Rows
+from ..io.files import write_csv
+from ..io.images import decode as decode_files
+from ..report import figures
+
+CONFIRM_SIDE = 256  # pixels: files that look equal at `image_size` are decoded once more, to this side
+AT_ONCE = 64  # of them in memory
+HUBS = 8  # members of a group of equal pictures that the others are listed with: of large groups not every pair is
+SHOWN = 24  # pairs in the gallery
+COLUMNS = ["path_a", "part_a", "label_a", "path_b", "part_b", "label_b", "likeness", "kind", "same_label"]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Copies among all images of a run, and what its models reach without them."""
+
+    pairs: pd.DataFrame  # duplicates.csv
+    without: pd.DataFrame  # without_twins.csv
+    images: dict[str, int]  # of each part
+    gallery: Path
+
+
+@dataclass(frozen=True)
+class _Pile:
+    """The images of all parts on one pile, rows counted through: train, val, test."""
+
+    splits: tuple[Split, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+    def pixels(self, rows: Tensor) -> Tensor:
+        """uint8 M×3×S×S, on the CPU."""
+        return _gather([split.images for split in self.splits], rows)
+
+    def about(self) -> pd.DataFrame:
+        """path, part and label of each image."""
+        return pd.concat(
+            pd.DataFrame(
+                {
+                    "path": split.paths,
+                    "part": split.name,
+                    "label": np.array(split.classes, dtype=object)[split.labels.cpu().numpy()],
+                }
+            )
+            for split in self.splits
+        ).reset_index(drop=True)
+
+
+def duplicates(results: list[Result], test: Split) -> Duplicates:
+    """Find copies among train, val and test, exact and near, and judge the models without test images that have any.
+
+    Near copies (shifted, cropped or turned a little, mirrored, recompressed, blurred, resized, in another light) are
+    proposed by the first encoder's features and by thumbnails, and confirmed by a comparison of pixels: see `io.twins`.
+    A run of CNNs alone goes by thumbnails alone. Called after the test: no label, file or model changes by it.
+    Writes duplicates.csv, duplicates.png and without_twins.csv.
+
+    `likeness` is 1 for exact copies, else the correlation of the aligned pictures. Of more than 8 equal pictures not
+    every pair is listed, but each with the first of every part and label.
+    """
+    run = results[0].run
+    data, folder = run.data, run.context.config.results_path
+    pile = _Pile((data.train, data.val, test))
+    features = next((result.run.features for result in results if result.run.features), None)
+    pairs = find_pairs(data, test, features)
+    without = without_twins(results, test, pairs)
+    write_csv(folder / "duplicates.csv", pairs)
+    write_csv(folder / "without_twins.csv", without)
+    gallery = figures.save(_gallery(pile, pairs), folder / "duplicates.png")
+    return Duplicates(pairs, without, {split.name: len(split) for split in pile.splits}, gallery)
+
+
+def find_pairs(data: Data, test: Split, features: Features | None) -> pd.DataFrame:
+    """The table of `duplicates` alone; without features thumbnails alone propose near copies."""
+    pile = _Pile((data.train, data.val, test))
+    groups = _exact(pile, data)
+    return _listed(pile, groups, *_near(pile, groups, features))
+
+
+def exact_copies(data: Data) -> pd.DataFrame:
+    """Files whose decoded pixels are equal, within and across train, val and test; before anything is trained.
+
+    Test images are decoded when the data are loaded, so that a damaged one is found in time. Here their pixels are
+    compared with those of other files; no model sees them, and nothing is chosen by what is found.
+
+    Equal means: at `Config.image_size`, and once more at 256 pixels (or at `image_size`, if that is larger), to which
+    the files are decoded again: two nearly blank pages may well be equal at 32 pixels and differ. What differs only in
+    finer detail than that counts as a copy.
+
+    Returns:
+        A row a pair, as in duplicates.csv.
+
+    Raises:
+        Hw1Error: an image that could be read before cannot be now.
+    """
+    test = decode(data.context.config, {"test": data.test}, data.train.levels)["test"]
+    pile = _Pile((data.train, data.val, test))
+    return _listed(pile, _exact(pile, data), torch.empty(0, 2, dtype=torch.int64), torch.empty(0))
+
+
+def _exact(pile: _Pile, data: Data) -> np.ndarray:
+    """Which images are exact copies of each other, int64 N: the same number."""
+    config, levels = data.context.config, data.train.levels
+    blocks = twins.pieces(torch.arange(len(pile)), config.image_size)
+    groups = np.unique([one for rows in blocks for one in twins.digests(pile.pixels(rows))], return_inverse=True)[1]
+    in_doubt = np.flatnonzero(np.bincount(groups)[groups] > 1)
+    names = groups.astype("U64")
+    files = [str(config.data_path / path) for path in pile.about()["path"].iloc[in_doubt]]
+    side = max(CONFIRM_SIDE, config.image_size)
+    for start in range(0, len(in_doubt), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        images, failures = decode_files(files[some], side, levels=levels, say=lambda line: None)
+        if failures:
+            raise Hw1Error(f"{files[start + min(failures)]} could be read before and cannot be now: run again.")
+        names[in_doubt[some]] = [f"again {digest}" for digest in twins.digests(images)]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def _near(pile: _Pile, groups: np.ndarray, features: Features | None) -> tuple[Tensor, Tensor]:
+    """Pairs of rows that are near copies, int64 P×2, and how alike they are, float32 P; one image of each group."""
+    rows = torch.from_numpy(np.unique(groups, return_index=True)[1]).sort().values
+    pictures = torch.cat([twins.pictures(pile.pixels(part)) for part in twins.pieces(rows, pile.splits[0].side)])
+    proposed = [twins.by_thumbnails(pictures)]
+    if features:
+        test = extract_split(features.encoder, pile.splits[-1], features.data).rows
+        columns = features.encoder.head_columns  # of the class token
+        sources = [part.columns(columns) for part in (features.train.rows, features.val.rows, test)]
+        mean, deviation = standardization(sources[0])
+
+        def take(part: slice) -> Tensor:
+            values = (_gather(sources, rows[part]) - mean) / deviation
+            return F.normalize(values.to(pile.splits[0].labels.device))
+
+        proposed.append(twins.propose(len(rows), take))
+    pairs, likeness = twins.confirm(pictures, torch.cat(proposed))
+    return rows[pairs], likeness
+
+
+def _gather(sources: list[Rows], rows: Tensor) -> Tensor:
+    """These rows, int64 in order, of arrays that follow each other, on the CPU."""
+    found, start = [], 0
+    for source in sources:
+        inside = rows[(rows >= start) & (rows < start + len(source))] - start
+        found.append(source[inside].cpu())
+        start += len(source)
+    return torch.cat(found)
+
+
+def _listed(pile: _Pile, groups: np.ndarray, near: Tensor, likeness: Tensor) -> pd.DataFrame:
+    """The table: train beside test first, then other pairs across parts; exact ones before near ones."""
+    about = pile.about()
+    members = {int(group): rows.to_numpy() for group, rows in about.index.to_series().groupby(groups) if len(rows) > 1}
+    hubs = {group: _hubs(about.iloc[rows]) for group, rows in members.items()}
+    found = {pair: 1.0 for group, rows in members.items() for pair in _product(rows, hubs[group])}
+    exact = set(found)
+    for pair, value in zip(near.tolist(), likeness.tolist(), strict=True):
+        (all_a, few_a), (all_b, few_b) = ((members.get(groups[i], [i]), hubs.get(groups[i], [i])) for i in pair)
+        found |= dict.fromkeys(_product(all_a, few_b) | _product(few_a, all_b), value)
+    order = np.array(list(found), dtype=np.int64).reshape(-1, 2)
+    sides = [about.iloc[order[:, i]].reset_index(drop=True).add_suffix(f"_{side}") for i, side in enumerate("ab")]
+    table = pd.concat(sides, axis=1).assign(
+        likeness=list(found.values()), kind=["exact" if pair in exact else "near" for pair in found]
+    )
+    table["same_label"] = table["label_a"] == table["label_b"]
+    inside, leak = table["part_a"] == table["part_b"], (table["part_a"] == "train") & (table["part_b"] == "test")
+    a, b = order.T
+    table = table.iloc[np.lexsort((b, a, -table["likeness"], table["kind"] == "near", inside, ~leak))]
+    return table[COLUMNS].reset_index(drop=True)
+
+
+def _hubs(about: pd.DataFrame) -> np.ndarray:
+    """Rows of a group that stand for it: all of a small one, of a large one the first of each part and label."""
+    few = about if len(about) <= HUBS else about.drop_duplicates(["part", "label"])
+    return few.index.to_numpy()[: 2 * HUBS]
+
+
+def _product(first: Sequence[int], second: Sequence[int]) -> set[tuple[int, int]]:
+    return {(min(a, b), max(a, b)) for a in map(int, first) for b in map(int, second) if a != b}
+
+
+def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The models on all test images, and on those that have no copy in train.
+
+    Args:
+        pairs: as in duplicates.csv.
+
+    Returns:
+        A row a model: model, name, leading, and the leading measure with its 95 % interval on all test images (images,
+        score, score_low, score_high) and without twins (the same with `_without`); where both a CNN and a probe are
+        among the models a last row, named `difference`, with the best plain probe (on validation) minus the first CNN
+        on the same images. Empty cells where every test image has a twin.
+    """
+    leaks = (pairs["part_a"] == "train") & (pairs["part_b"] == "test")
+    alone = ~np.isin(test.paths, list(set(pairs.loc[leaks, "path_b"])))
+    measure = results[0].run.data.leading
+    labels = test.labels.cpu().numpy()
+
+    def row(title: str, name: str, score: Callable[[np.ndarray], tuple[float, float, float]]) -> dict:
+        cells = {"model": title, "name": name, "leading": measure}
+        for suffix, rows in (("", np.ones_like(alone)), ("_without", alone)):
+            values = score(rows) if rows.any() else (np.nan,) * 3
+            names = [f"score{suffix}{end}" for end in ("", "_low", "_high")]
+            cells |= {f"images{suffix}": int(rows.sum()), **dict(zip(names, values, strict=True))}
+        return cells
+
+    table = [
+        row(
+            result.run.title,
+            result.run.name,
+            lambda rows, guesses=result.test.guesses: metrics.with_interval(labels[rows], guesses[rows], measure),
+        )
+        for result in results
+    ]
+    cnn = next((result for result in results if result.run.kind == "cnn"), None)
+    plain = [result for result in results if result.run.kind == "probe" and result.run.variant == "cls"]
+    if cnn and plain:
+        probe = max(plain, key=lambda result: result.trained.val_score)
+        balanced = measure == "balanced_accuracy"
+        table.append(
+            row(
+                f"{probe.run.title} minus {cnn.run.title}",
+                "difference",
+                lambda rows: metrics.paired_difference(
+                    cnn.correct[rows], probe.correct[rows], labels[rows] if balanced else None
+                ),
+            )
+        )
+    return pd.DataFrame(table)
+
+
+def _gallery(pile: _Pile, pairs: pd.DataFrame) -> Figure:
+    """Pairs across parts first, evenly over all degrees of likeness: the least alike are where an error would be."""
+    once = pairs.drop_duplicates("path_b")  # else a picture with many copies takes all places
+    across = (once["part_a"] != once["part_b"]).to_numpy()
+    chosen: list[int] = []
+    for rows in (np.flatnonzero(across), np.flatnonzero(~across)):
+        few = min(SHOWN - len(chosen), len(rows))
+        chosen += rows[np.linspace(0, len(rows) - 1, few).astype(int)].tolist() if few else []
+    shown = once.iloc[chosen]
+    where = {path: row for row, path in enumerate(pile.about()["path"])}
+    sides = [[where[path] for path in shown[f"path_{side}"]] for side in "ab"]
+    images = [torch.cat([pile.pixels(torch.tensor([row])) for row in rows]) if rows else None for rows in sides]
+    captions = [
+        f"{row.label_a}\n{row.label_b}\n{row.part_a}, {row.part_b}: "
+        + ("exact" if row.kind == "exact" else f"{row.likeness:.2f}")
+        for row in shown.itertuples()
+    ]
+    title = f"{len(shown)} of {len(pairs):,} pairs of copies, across parts first" if len(pairs) else "No copies"
+    return figures.pair_grid(*images, captions, title)
