@@ -12,4 +12,5 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "disagreement": ("differences", "confused_pairs", "disagreements"),
     "seeds": ("seeds",),
     "flips": ("flip_averaging",),
+    "label_errors": ("label_errors", "label_error_shares", "without_suspects"),
 }
