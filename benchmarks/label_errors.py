@@ -2,7 +2,7 @@
 
 python -m benchmarks.label_errors [my_digits my_fashion …]
 
-On CIFAR-10's images for training and validation, and on those of folders (of each up to 6,000), such as
+On CIFAR-10's images for training and validation, and on those of folders (of each up to IMAGES), such as
 docs/example_folders.py builds. 1, 3 and 10 % of the labels are swapped, for classes at random, or each for the class
 that the heads confuse with its own most often ("similar"). What was wrong before counts as right here.
 """
@@ -10,6 +10,7 @@ that the heads confuse with its own most often ("similar"). What was wrong befor
 import argparse
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from hw1_utils.studies.label_errors import FOLDS, _folds
 
 from .common import show
 
+IMAGES = 2000  # of a folder
 SHARES = (0.01, 0.03, 0.1)
 COLUMNS = ["Swapped", "Suspected", "Precision", "Recall", "Average precision", "Suggested is right", "At most wrong"]
 
@@ -74,8 +76,7 @@ def table(data: Data, title: str) -> None:
     np.fill_diagonal(confused, -1)
     rows = [["none", *found(inputs, labels, labels)]]
     for kind, similar in (("at random", None), ("similar", confused.argmax(1))):
-        for share in SHARES:
-            rows.append([f"{share:.0%}, {kind}", *found(inputs, swap(labels, share, similar), labels)])
+        rows += [[f"{share:.0%}, {kind}", *found(inputs, swap(labels, share, similar), labels)] for share in SHARES]
     accuracy = (guesses == labels).mean()
     show(
         f"{title}: {len(labels):,} images, heads right about {accuracy:.1%}, {seconds:.0f} s for {FOLDS} of them",
@@ -92,7 +93,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         table(load(make_config("full", output_dir=f"{home}/cifar10")), "CIFAR-10")
         for folder in options.folders:
-            config = make_config("quick", data_dir=folder, output_dir=f"{home}/{len(folder)}")
+            few = {"train_size": IMAGES * 9 // 10, "val_size": IMAGES // 10}
+            config = make_config("quick", **few, data_dir=folder, output_dir=f"{home}/{Path(folder).name}")
             table(load(config), config.data_path.name)
 
 

@@ -2,13 +2,7 @@
 
 import pandas as pd
 
-from .words import in_points
-
-LISTS = {  # what is left out -> in words, after "without"
-    "probe": "those that most contradict the probe, which favours it",
-    "cnn": "as many that most contradict the CNN, which favours that",
-    "both": "both, which favours neither",
-}
+from .words import in_points, number
 
 
 def suspects_in_words(shares: pd.DataFrame) -> str:
@@ -24,10 +18,10 @@ def suspects_in_words(shares: pd.DataFrame) -> str:
     of = f"{judged:,} labels" if judged > 1 else "the only label"
     heads = "Heads on the probe's features that had not seen the image"
     if suspects:
-        each = ", ".join(f"{name} {row['suspect_share']:.1%}" for name, row in parts.drop("all").iterrows())
+        each = ", ".join(f"{name} {_percent(row['suspect_share'])}" for name, row in parts.drop("all").iterrows())
         text = (
-            f"{heads} contradict {suspects:,} of {of} ({whole['suspect_share']:.1%}: {each}). That is a list to look "
-            f"through and no count of errors: by the labels given the heads are right about {whole['accuracy']:.1%} of "
+            f"{heads} contradict {suspects:,} of {of} ({_percent(whole['suspect_share'])}: {each}). That is a list to "
+            f"look through and no count of errors: by the labels given the heads are right about {whole['accuracy']:.1%} of "
             "the images, and a mistake of theirs looks the same."
         )
     else:
@@ -40,13 +34,18 @@ def suspects_in_words(shares: pd.DataFrame) -> str:
 
 def _limit(whole: pd.Series) -> str:
     """The largest share of wrong labels, and what it takes for granted."""
-    share = f"{whole['share_limit']:.1%}"
-    if share == "100.0%":
+    share = _percent(whole["share_limit"])
+    if share == "100%":
         return "What share of all labels is wrong they cannot tell."
     return (
         f"If all images are as likely to be mislabelled, at most {share} of all labels are wrong (95 % limit); hard "
         "ones may be mislabelled more often."
     )
+
+
+def _percent(share: float) -> str:
+    """With two digits at least that say something."""
+    return f"{number(100 * share)}%"
 
 
 def without_in_words(without: pd.DataFrame) -> str:
@@ -57,11 +56,15 @@ def without_in_words(without: pd.DataFrame) -> str:
     rows = without.set_index("left_out")
     whole = rows.loc["nothing"]
     if "probe" not in rows.index:
-        return "No test label is to be left out: the comparison stands as it is."
+        return "No test label is left out, and the comparison stands as it is."
     count = int(whole["test_images"] - rows.loc["probe", "test_images"])
-    others = [f"without {said} {_gap(rows.loc[name])}" for name, said in LISTS.items() if name in rows.index]
-    labels = f"the {count:,} test labels" if count > 1 else "the test label"
-    others[0] = others[0].replace("those that most contradict", f"{labels} that most contradict{'s' * (count == 1)}")
+    labels = f"{count:,} test labels" if count > 1 else "test label"
+    lists = {
+        "probe": f"the {labels} that the probe contradicts most, in its favour",
+        "cnn": f"{'as many' if count > 1 else 'the one'} that the CNN contradicts most, in its favour",
+        "both": "both, in favour of neither",
+    }
+    others = [f"without {said}, {_gap(rows.loc[name])}" for name, said in lists.items()]
     return f"On all test images {_gap(whole)}; {'; '.join(others)}. {_verdict(rows)}"
 
 

@@ -157,23 +157,20 @@ def without_suspects(cnn: Result, probe: Result, suspects: np.ndarray, most: int
             contradicts are its own mistakes.
 
     Returns:
-        A row each for left_out nothing, probe, cnn and both; the first alone where there is nothing to leave out, none
-        without images: test_images (left), leading, cnn_score and probe_score with their 95 % intervals, and
+        A row each for left_out nothing, probe, cnn and both, or the first alone where there is nothing to leave out or
+        nothing would be left: test_images (left), leading, cnn_score and probe_score with their 95 % intervals, and
         score_difference (probe minus CNN, paired) with its.
     """
     labels, measure = cnn.test.labels.numpy(), probe.run.data.leading
     most_mistaken = np.argsort(margins(cnn.test.probabilities.numpy(), labels), kind="stable")
     of_cnn = most_mistaken[~cnn.correct[most_mistaken]]
     count = min(most, len(suspects), len(of_cnn))
-    lists = {"nothing": suspects[:0]}
-    if count:
-        lists |= {"probe": suspects[:count], "cnn": of_cnn[:count]}
-        lists["both"] = np.union1d(lists["probe"], lists["cnn"])
+    lists = {"probe": suspects[:count], "cnn": of_cnn[:count], "both": np.union1d(suspects[:count], of_cnn[:count])}
+    if not 0 < len(lists["both"]) < len(labels):
+        lists = {}
     rows = []
-    for name, left_out in lists.items():
+    for name, left_out in {"nothing": suspects[:0], **lists}.items():
         kept = np.setdiff1d(np.arange(len(labels)), left_out)
-        if not len(kept):
-            continue
         gap = metrics.paired_difference(
             cnn.correct[kept], probe.correct[kept], labels[kept] if measure == "balanced_accuracy" else None
         )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hw1_utils import metrics
 from hw1_utils.report.suspects import suspects_in_words, turns, without_in_words
+from hw1_utils.report.words import number
 
 SHARE = st.floats(0, 1)
 
@@ -68,8 +69,8 @@ def test_every_figure_stands_in_the_table(images, judged, suspects, limit, accur
     judged = round(images * judged)
     table = shares(images, judged, round(judged * suspects), limit, accuracy)
     text, row = suspects_in_words(table), table.iloc[-1]
-    known = {f"{row[column]:.1%}" for column in table if "share" in column or column == "accuracy"}
-    assert set(re.findall(r"[\d.]+%", text)) <= known
+    known = {f"{row['accuracy']:.1%}", *(f"{number(100 * row[name])}%" for name in ("suspect_share", "share_limit"))}
+    assert set(re.findall(r"[\d.e-]+%", text)) <= known
     counts = {f"{row['suspects']:,}", f"{row['judged']:,}", f"{row['images'] - row['judged']:,}"}
     assert set(re.findall(r"(?<![\d.,])\d[\d,]*(?![\d.,]*\s?%)(?=\s)", text)) <= counts
     assert "nan" not in text and "  " not in text
@@ -80,7 +81,7 @@ def test_the_comparison_is_told_with_whom_each_list_favours():
     table = without(cnn, probe, {"probe": range(120, 130), "cnn": range(10), "both": [*range(10), *range(120, 130)]})
     text = without_in_words(table)
     assert text.startswith("On all test images the probe is 6.0 points ahead (95 % interval ")
-    assert "without the 10 test labels that most contradict the probe, which favours it the probe is 7.1 points" in text
+    assert "without the 10 test labels that the probe contradicts most, in its favour, the probe is 7.1 points" in text
     assert text.endswith("The verdict is the same each time.") and not turns(table)
 
 
@@ -101,8 +102,11 @@ def test_within_the_noise_what_favours_one_model_turns_nothing():
 def test_one_label_none_and_a_tie():
     cnn, probe = pair(5, 5)
     text = without_in_words(without(cnn, probe, {"probe": [7], "cnn": [0], "both": [0, 7]}))
-    assert "the two are level (95 % interval -" in text and "without the test label that most contradicts" in text
-    assert without_in_words(without(cnn, probe, {})).startswith("No test label is to be left out")
+    assert (
+        "the two are level (95 % interval -" in text
+        and "without the test label that the probe contradicts most, in its favour, the probe" in text
+    )
+    assert without_in_words(without(cnn, probe, {})).startswith("No test label is left out")
 
 
 def test_balanced_accuracy_is_named():
