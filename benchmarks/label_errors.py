@@ -1,8 +1,8 @@
 """Known answers for suspected labels: some are swapped, and it is counted how many of them are found.
 
-python -m benchmarks.label_errors [my_digits my_fashion …]
+python -m benchmarks.label_errors data/cifar10 my_digits my_fashion
 
-On CIFAR-10's images for training and validation, and on those of folders (of each up to IMAGES), such as
+On the images for training and validation: CIFAR-10's 50,000, and up to IMAGES of each other folder, such as
 docs/example_folders.py builds. 1, 3 and 10 % of the labels are swapped, for classes at random, or each for the class
 that the heads confuse with its own most often ("similar"). What was wrong before counts as right here.
 """
@@ -40,7 +40,7 @@ def features(data: Data) -> tuple[list[Rows], np.ndarray]:
     return [part.rows.columns(columns) for part in (made.train, made.val)], labels
 
 
-def swap(labels: np.ndarray, share: float, similar: np.ndarray | None, seed: int = 0) -> np.ndarray:
+def swap(labels: np.ndarray, share: float, similar: np.ndarray | None, seed: int = 1) -> np.ndarray:
     """The labels, of which a share is swapped: class k for similar[k], or for another one at random."""
     rng, classes = np.random.default_rng(seed), labels.max() + 1
     rows = rng.choice(len(labels), round(share * len(labels)), replace=False)
@@ -88,13 +88,14 @@ def table(data: Data, title: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*")
+    parser.add_argument("folders", nargs="+")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        table(load(make_config("full", output_dir=f"{home}/cifar10")), "CIFAR-10")
         for folder in options.folders:
-            few = {"train_size": IMAGES * 9 // 10, "val_size": IMAGES // 10}
-            config = make_config("quick", **few, data_dir=folder, output_dir=f"{home}/{Path(folder).name}")
+            here = {"data_dir": folder, "output_dir": f"{home}/{Path(folder).name}"}
+            config = make_config("full", **here)
+            if not config.is_cifar10:
+                config = make_config("full", train_size=IMAGES * 9 // 10, val_size=IMAGES // 10, **here)
             table(load(config), config.data_path.name)
 
 

@@ -60,7 +60,7 @@ def write_page(results: Path, target: Path) -> Path:
         pair=pair.sort_values(f"test_{leading}", ascending=False).to_dict("records"),
         leading=f"test_{leading}",
         conclusion=_markdown(results / "conclusion.md"),
-        labels=[] if "label_errors" in left_out else _labels(results),
+        suspected=[] if "label_errors" in left_out else _suspected(results),
         encoders=[group.to_dict("records") for name, group in rows.groupby("encoder", sort=False) if name],
         comparisons=[_by("model", table).T.rename_axis(index=None, columns="measure") for table in (quality, costs)],
         settings=settings,
@@ -194,7 +194,7 @@ def _settings(path: Path) -> dict[str, object]:
     return pd.json_normalize(value).iloc[0].to_dict() if value else {}
 
 
-def _labels(results: Path) -> list[str]:
+def _suspected(results: Path) -> list[str]:
     """What the study of label errors says, in paragraphs; none where it was not made."""
     told = {"label_error_shares": suspects_in_words, "without_suspects": without_in_words}
     tables = {name: _shaped(results / f"{name}.csv", lambda table: table) for name in told}

@@ -21,8 +21,8 @@ def suspects_in_words(shares: pd.DataFrame) -> str:
         each = ", ".join(f"{name} {_percent(row['suspect_share'])}" for name, row in parts.drop("all").iterrows())
         text = (
             f"{heads} contradict {suspects:,} of {of} ({_percent(whole['suspect_share'])}: {each}). That is a list to "
-            f"look through and no count of errors: by the labels given the heads are right about {whole['accuracy']:.1%} of "
-            "the images, and a mistake of theirs looks the same."
+            "look through and no count of errors: by the labels given the heads are right about "
+            f"{whole['accuracy']:.1%} of the images, and a mistake of theirs looks the same."
         )
     else:
         text = f"{heads} contradict none of {of}."

@@ -1,14 +1,20 @@
 """The sentences about suspected labels, held against the tables that they are written from."""
 
+import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw1_utils import metrics
+from hw1_utils.config import ROOT
+from hw1_utils.report.html import write_page
 from hw1_utils.report.suspects import suspects_in_words, turns, without_in_words
 from hw1_utils.report.words import number
 
@@ -116,3 +122,29 @@ def test_balanced_accuracy_is_named():
     assert "points of balanced accuracy ahead" in without_in_words(
         without(cnn, probe, lists, "balanced_accuracy", labels)
     )
+
+
+# ---- the page
+
+
+def test_the_page_says_it_and_shows_the_first_suspects_letter_by_letter(tmp_path):
+    results = Path(shutil.copytree(ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.png")))
+    table, labels = shares(100, 100, 60), {"rank": range(1, 61), "path": "train/007/1.png", "part": "train"}
+    labels |= {"given": "007", "suggested": "<b>NA</b>", "p_given": 0.001, "p_suggested": 0.9}
+    cnn, probe = pair(120, 60)
+    compared = without(cnn, probe, {"probe": [125], "cnn": [0], "both": [0, 125]})
+    written = {"label_errors": pd.DataFrame(labels), "label_error_shares": table, "without_suspects": compared}
+    for name, one in written.items():
+        one.to_csv(results / f"{name}.csv", index=False)
+
+    def page(studies):
+        config = json.loads((results / "config.json").read_text())
+        (results / "config.json").write_text(json.dumps(config | {"studies": studies}))
+        return BeautifulSoup(write_page(results, tmp_path / "report.html").read_text(encoding="utf-8"), "html.parser")
+
+    soup = page("label_errors, seeds")
+    text = " ".join(soup.select_one("#studies").get_text().split())
+    assert suspects_in_words(table) in text and without_in_words(compared) in text
+    listed = soup.select("#studies details")[-1]
+    assert len(listed.select("tbody tr")) == 50 and {"007", "<b>NA</b>"} < {cell.text for cell in listed.select("td")}
+    assert "Which labels look wrong" not in page("seeds").text  # then an earlier run's files lie there
