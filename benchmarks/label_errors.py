@@ -22,7 +22,7 @@ from hw1_utils.experiment import load
 from hw1_utils.features import extract
 from hw1_utils.io.arrays import Rows
 from hw1_utils.models import load_encoders
-from hw1_utils.studies.confident_learning import contradicted, out_of_fold, upper_limit
+from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, upper_limit
 from hw1_utils.studies.label_errors import FOLDS, _folds
 
 from .common import show
@@ -54,12 +54,15 @@ def found(inputs: list[Rows], given: np.ndarray, right: np.ndarray) -> list[str]
     """A row of the table, without its first column."""
     probabilities, judged = out_of_fold(inputs, given, _folds(given, None, FOLDS, 0), most=50_000)
     suggested, suspected = contradicted(probabilities, given, judged)
-    own, wrong = probabilities[np.arange(len(given)), given], given != right
+    wrong = given != right
     row = [f"{suspected.mean():.1%}"]
     if wrong.any():
         hits = suspected & wrong
         row += [f"{hits.sum() / max(1, suspected.sum()):.0%}", f"{hits.sum() / wrong.sum():.0%}"]
-        row += [f"{average_precision_score(wrong, -own):.2f}", f"{(suggested == right)[hits].mean():.0%}"]
+        row += [
+            f"{average_precision_score(wrong, -margins(probabilities, given)):.2f}",
+            f"{(suggested == right)[hits].mean():.0%}",
+        ]
     else:
         row += ["", "", "", ""]
     return [*row, f"{upper_limit(probabilities, given):.1%}"]

@@ -17,6 +17,7 @@ from .confident_learning import contradicted, margins, out_of_fold, upper_limit
 from .logreg import most_images
 
 FOLDS = 5
+NAME = 17  # characters above a picture of the gallery
 FIRST, SPREAD = 10, 20  # suspects in the gallery: the most suspicious, and others spread evenly over all
 
 
@@ -132,16 +133,22 @@ def _shown(count: int) -> list[int]:
 
 
 def _gallery(pictures: list[torch.Tensor], suspects: pd.DataFrame, shown: list[int], path: Path) -> Path:
-    """Above each picture its label, the class suggested and that one's probability, and the part it is in."""
+    """Above each picture its label, the class suggested, and the part it is in, with the probability of the second."""
     captions = [
-        f"{row.given}\n{row.suggested}? {row.p_suggested:.2f}\n{row.part}"
+        f"{_short(row.given)}\n{_short(row.suggested)}?\n{row.part}, {row.p_suggested:.2f}"
         for row in suspects.iloc[shown].itertuples(index=False)
     ]
-    title = f"{len(suspects):,} suspected labels (given, then suggested)"
+    labels = "label" if len(suspects) == 1 else "labels"
+    title = f"{len(suspects):,} suspected {labels} (given, then suggested and how probable)"
     if len(suspects) > len(shown):
         title += f": the {FIRST} most suspicious, then {SPREAD} spread evenly over the others"
     images = torch.cat([picture.cpu() for picture in pictures]) if pictures else torch.empty(0)
     return figures.save(figures.image_grid(images, captions, title, columns=FIRST, caption_lines=3), path)
+
+
+def _short(name: str) -> str:
+    """As much of a class's name as has room above a picture."""
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def without_suspects(cnn: Result, probe: Result, suspects: np.ndarray, most: int) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from hw1_utils.io.arrays import Room, Rows
 from hw1_utils.report import figures
 from hw1_utils.studies import confident_learning
 from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, upper_limit
-from hw1_utils.studies.label_errors import _folds, _shown, label_errors, without_suspects
+from hw1_utils.studies.label_errors import _folds, _short, _shown, label_errors, without_suspects
 from hw1_utils.training import Predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -230,9 +230,11 @@ def test_the_gallery_shows_first_suspects_and_others_from_all(make_smoke_config,
     monkeypatch.setattr(figures, "save", lambda figure, path: path)
     count = len(label_errors(*study(make_smoke_config())[:3]).suspects)
     (captions, title) = seen[0]
-    assert title == f"{count} suspected labels (given, then suggested)" and len(captions) == count
+    assert title == f"{count} suspected labels (given, then suggested and how probable)" and len(captions) == count
     given, suggested, part = captions[0].split("\n")
-    assert {given, suggested.split("?")[0]} < {"cat", "dog", "owl"} and part in ("train", "val", "test")
+    assert {given, suggested.removesuffix("?")} < {"cat", "dog", "owl"}
+    assert part.split(", ")[0] in ("train", "val", "test")
+    assert _short("a" * 17) == "a" * 17 and _short("a" * 18) == "a" * 16 + "…"
 
 
 # ---- the comparison without them
