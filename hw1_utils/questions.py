@@ -13,4 +13,5 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "seeds": ("seeds",),
     "flips": ("flip_averaging",),
     "duplicates": ("duplicates", "without_twins"),
+    "label_errors": ("label_errors", "label_error_shares", "without_suspects"),
 }

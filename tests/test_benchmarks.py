@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import re
 
+import numpy as np
 import pytest
 
-from benchmarks import decoding, probe, scaling, training
+from benchmarks import decoding, label_errors, probe, scaling, training
 from benchmarks.common import own_process
 from hw1_utils.experiment import load
 
@@ -64,3 +65,11 @@ def test_drafts_are_compared_with_whole_photographs(data, tmp_path, monkeypatch,
     decoding.speed(decoding.photographs(tmp_path), data)
     said = capsys.readouterr().out
     assert re.search(r"\| 64 \| .*\| \d+\.\d× \| 0\.\d\d \|", said) and "one after the other" in said
+
+
+def test_swapped_labels_are_counted_among_the_suspects(data, capsys):
+    label_errors.table(data, "toy")
+    said = capsys.readouterr().out
+    assert "toy: 120 images" in said and len(re.findall(r"\| \d+%, (?:at random|similar) \| \d+\.\d% \|", said)) == 6
+    right = np.arange(100) % 2
+    assert [(label_errors.swap(right, 0.1, how) != right).sum() for how in (None, np.array([1, 0]))] == [10, 10]

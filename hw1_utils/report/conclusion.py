@@ -12,7 +12,7 @@ import pandas as pd
 
 from .. import metrics
 from ..io.files import atomic
-from .words import faster, literal, number, points, sentence, times
+from .words import faster, in_points, literal, number, points, sentence, times
 
 UNTAUGHT = ("tuned", "short")  # recipes of a CNN, to that of which with its epochs the next adds a teacher
 DISTILLED = ("distilled", "taught")  # the latter in older results
@@ -101,7 +101,7 @@ class Verdict:
         return self.low > 0
 
     def __str__(self) -> str:
-        difference, low, high = _points(self.difference, self.low, self.high)
+        difference, low, high = in_points(self.difference, self.low, self.high)
         interval = f"(95 % interval {low} to {high})"
         of = "" if self.better["leading"] == "accuracy" else f" of {_said(self.better['leading'])}"
         better, other = (literal(row["model"]) for row in (self.better, self.other))
@@ -140,12 +140,6 @@ def _groups(row: pd.Series) -> str:
             "groups the models may get fewer right.**"
         )
     return text
-
-
-def _points(*shares: float) -> list[str]:
-    """In points, with as many digits as it takes to see of each whether it is above zero or below."""
-    digits = next(d for d in range(1, 9) if d == 8 or all(abs(x) < 1e-9 or abs(x) * 100 >= 0.5 / 10**d for x in shares))
-    return [points(0.0 if abs(x) < 1e-9 else x, digits) for x in shares]
 
 
 def _said(leading: str) -> str:

@@ -17,8 +17,10 @@ from ..errors import Hw1Error
 from ..io.files import atomic
 from ..questions import STUDIES
 from .figures import colours
+from .suspects import suspects_in_words, without_in_words
 from .words import number, points, times
 
+LISTED = 50  # suspected labels
 AGAIN = "the run that wrote it writes it anew when it is started again; what is finished is not repeated"
 
 
@@ -58,6 +60,7 @@ def write_page(results: Path, target: Path) -> Path:
         pair=pair.sort_values(f"test_{leading}", ascending=False).to_dict("records"),
         leading=f"test_{leading}",
         conclusion=_markdown(results / "conclusion.md"),
+        suspected=[] if "label_errors" in left_out else _suspected(results),
         encoders=[group.to_dict("records") for name, group in rows.groupby("encoder", sort=False) if name],
         comparisons=[_by("model", table).T.rename_axis(index=None, columns="measure") for table in (quality, costs)],
         settings=settings,
@@ -71,7 +74,9 @@ def write_page(results: Path, target: Path) -> Path:
 
 def _read(path: Path) -> pd.DataFrame | None:
     """A CSV, None where there is none. A class may be called "NA" or "007", and a version may look like a number."""
-    words = dict.fromkeys(("class", "true", "predicted", "name", "weights_sha256", "torch", "timm"), str)
+    words = dict.fromkeys(
+        ("class", "true", "predicted", "given", "suggested", "name", "weights_sha256", "torch", "timm"), str
+    )
     return _load(path, partial(pd.read_csv, keep_default_na=False, na_values=[""], dtype=words))
 
 
@@ -180,6 +185,9 @@ SHAPES = {
     "flip_averaging": partial(_by, "model"),
     "milestones": _milestones,
     "without_twins": partial(_by, "model"),
+    "label_errors": lambda table: _by("rank", table.head(LISTED)),
+    "label_error_shares": partial(_by, "part"),
+    "without_suspects": partial(_by, "left_out"),
 }
 
 
@@ -187,6 +195,13 @@ def _settings(path: Path) -> dict[str, object]:
     """A JSON object, flat; empty where there is none."""
     value = _load(path, lambda path: json.loads(path.read_text(encoding="utf-8")))
     return pd.json_normalize(value).iloc[0].to_dict() if value else {}
+
+
+def _suspected(results: Path) -> list[str]:
+    """What the study of label errors says, in paragraphs; none where it was not made."""
+    told = {"label_error_shares": suspects_in_words, "without_suspects": without_in_words}
+    tables = {name: _shaped(results / f"{name}.csv", lambda table: table) for name in told}
+    return [told[name](table) for name, table in tables.items() if table is not None]
 
 
 class _Renderer(mistune.HTMLRenderer):

@@ -27,6 +27,12 @@ def points(share: float, digits: int = 1) -> str:
     return f"{round(share * 100, 9):.{digits}f}"
 
 
+def in_points(*shares: float) -> list[str]:
+    """Shares in points, with as many digits as it takes to see of each whether it is above zero or below."""
+    digits = next(d for d in range(1, 9) if d == 8 or all(abs(x) < 1e-9 or abs(x) * 100 >= 0.5 / 10**d for x in shares))
+    return [points(0.0 if abs(x) < 1e-9 else x, digits) for x in shares]
+
+
 def times(a: float, b: float) -> str:
     """How a compares with b, to be followed by "the other's" and b: "121 times", "about", "83% of", "against"."""
     if not (a > 0 and b > 0):

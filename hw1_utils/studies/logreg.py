@@ -7,6 +7,7 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..context import Context
 from ..data import Split
 from ..experiment import Run, Trained
 from ..io.files import write_csv
@@ -37,11 +38,16 @@ def logreg(probes: list[Trained], test: Split) -> pd.DataFrame:
     return table
 
 
+def most_images(context: Context, columns: int) -> int:
+    """Images with so many features that scikit-learn may be given at once."""
+    return min(SWEEP_IMAGES, max(LEAST_IMAGES, context.room.left // (COPIES * columns * 4)))
+
+
 def _sweep(run: Run, test: Split) -> pd.DataFrame:
     context, classes = run.context, len(run.data.classes)
     samples = [run.train, run.val, run.samples(test)]
     features, labels = [one.inputs for one in samples], [one.targets for one in samples]
-    most = min(SWEEP_IMAGES, max(LEAST_IMAGES, context.room.left // (COPIES * features[0].shape[1] * 4)))
+    most = most_images(context, features[0].shape[1])
     if len(labels[0]) > most:
         part = run.data.subset(most, context.config.seed).train
         features[0], labels[0] = features[0].subset(part.images.index), part.labels

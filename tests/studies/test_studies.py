@@ -19,6 +19,7 @@ from hw1_utils.models import FrozenEncoder, load_encoders
 from hw1_utils.report import figures
 from hw1_utils.studies import input_size, learning_curve, logreg
 from hw1_utils.studies.flips import flip_tta, flips
+from hw1_utils.studies.label_errors import label_errors
 from hw1_utils.studies.seeds import seeds
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -207,6 +208,17 @@ def test_flips_are_shown_of_cnns_alone(results, test):
     pd.testing.assert_frame_equal(written, table, rtol=1e-4, check_dtype=False)
 
 
+# ---- label errors
+
+
+def test_labels_of_all_parts_are_judged_after_the_test(trained, results, test):
+    found = label_errors(results[0], results[1], test)
+    assert found.shares["images"].tolist() == found.shares["judged"].tolist() == [108, 12, 30, 150]
+    own = found.without.set_index("left_out").loc["nothing"]
+    assert (own["cnn_score"], own["probe_score"]) == (results[0].test.accuracy, results[1].test.accuracy)
+    assert is_written(trained[0], "label_errors", found.suspects)
+
+
 # ---- arrays larger than memory
 
 
@@ -225,6 +237,15 @@ def test_studies_of_a_streamed_run_give_the_same_numbers(toy_folder, tmp_path, m
 
 
 def test_each_study_is_a_public_function_of_its_modules_name():
-    for name in ("calibration", "disagreement", "flips", "input_size", "learning_curve", "logreg", "seeds"):
+    for name in (
+        "calibration",
+        "disagreement",
+        "flips",
+        "input_size",
+        "label_errors",
+        "learning_curve",
+        "logreg",
+        "seeds",
+    ):
         module = import_module(f"hw1_utils.studies.{name}")
         assert getattr(import_module("hw1_utils"), name) is getattr(module, name)
