@@ -225,6 +225,7 @@ def test_studies_of_a_streamed_run_give_the_same_numbers(toy_folder, tmp_path, m
 
 
 def test_each_study_is_a_public_function_of_its_modules_name():
-    for name in ("calibration", "disagreement", "flips", "input_size", "learning_curve", "logreg", "seeds"):
+    studies = ("calibration", "disagreement", "feature_map", "flips", "input_size", "learning_curve", "logreg", "mistakes")
+    for name in (*studies, "seeds"):
         module = import_module(f"hw1_utils.studies.{name}")
         assert getattr(import_module("hw1_utils"), name) is getattr(module, name)
