@@ -31,7 +31,7 @@ def before_the_verdict(findings: Sequence[Finding]) -> str:
     turning = [f"- **{one.text.replace('**', '')}**" for one in findings if one.turns]
     others = [f"- {one.text}" for one in findings if not one.turns]
     blocks = [
-        ["**This could turn the verdict**, which takes all images and labels as they are:", "", *turning],
+        ["**This could turn the verdict below:**", "", *turning],
         ["What else was found in the data:", "", *others],
     ]
     return "".join("\n".join(block) + "\n\n" for block, lines in zip(blocks, (turning, others), strict=True) if lines)

@@ -128,7 +128,7 @@ def _name_classes(axis, table: pd.DataFrame, names: Sequence[str]) -> int:
     inches = MAP_INCHES * (0.04 + 0.92 * (points - low) / extent)
     axis.set_xlim(-0.04 * extent[0] / 0.92 + low[0], low[0] + 0.96 * extent[0] / 0.92)
     axis.set_ylim(-0.04 * extent[1] / 0.92 + low[1], low[1] + 0.96 * extent[1] / 0.92)
-    taken: list[tuple[np.ndarray, np.ndarray]] = []
+    places, halves = np.empty((0, 2)), np.empty((0, 2))  # of the names that are written, and half their sizes
     for name in sorted(names, key=table["true"].value_counts().__getitem__, reverse=True):
         own = inches[table["true"] == name]
         centre = own[np.linalg.norm(own - np.median(own, axis=0), axis=1).argmin()]
@@ -137,11 +137,11 @@ def _name_classes(axis, table: pd.DataFrame, names: Sequence[str]) -> int:
         centre[0] = np.clip(centre[0], half[0], MAP_INCHES - half[0])
         for step in (0, 1, -1, 2, -2, 3, -3) if len(own) > FEW else (1, -1, 2, -2, 3, -3):
             place = centre + np.array([0, 2 * step * half[1]])
-            if all((abs(place - other) > half + its).any() for other, its in taken):
+            if (abs(places - place) > halves + half).any(1).all():
                 break
         else:
             continue
-        taken.append((place, half))
+        places, halves = np.vstack([places, place]), np.vstack([halves, half])
         around = [withStroke(linewidth=3, foreground="white")]
         axis.annotate(
             text,
@@ -154,4 +154,4 @@ def _name_classes(axis, table: pd.DataFrame, names: Sequence[str]) -> int:
             path_effects=around,
             zorder=4,
         )
-    return len(names) - len(taken)
+    return len(names) - len(places)
