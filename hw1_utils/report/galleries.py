@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -47,7 +48,7 @@ def gallery(title: str, sections: Sequence[Section], *, columns: int, side: int,
 
     def write(text: str, **style: object) -> int:
         """Note a text at the left, wrapped to the width; its height."""
-        wrapped = textwrap.wrap(text, width // 7)
+        wrapped = textwrap.wrap(text, width // 8)
         words.append((0, top, "\n".join(wrapped), style))
         return HEADING * len(wrapped)
 
@@ -117,17 +118,18 @@ def _style(i: int) -> dict:
     return {"color": SHADES[i % len(SHADES)], "marker": MARKERS[i % len(MARKERS)]}
 
 
-def _name_classes(axis, table: pd.DataFrame, names: Sequence[str]) -> int:
+def _name_classes(axis: Axes, table: pd.DataFrame, names: Sequence[str]) -> int:
     """Write each class's name at the point of its own that is nearest to its median, or a little above or below.
 
     The largest classes come first. Returns how many names found no place.
     """
     size = 10.0 if len(names) <= IN_LEGEND else 7.0  # points, of which an inch has 72
     points = table[["x", "y"]].to_numpy(float)
-    low, extent = points.min(0), np.maximum(np.ptp(points, axis=0), 1e-9)
-    inches = MAP_INCHES * (0.04 + 0.92 * (points - low) / extent)
-    axis.set_xlim(-0.04 * extent[0] / 0.92 + low[0], low[0] + 0.96 * extent[0] / 0.92)
-    axis.set_ylim(-0.04 * extent[1] / 0.92 + low[1], low[1] + 0.96 * extent[1] / 0.92)
+    low, high = points.min(0), points.max(0)
+    middle, reach = (low + high) / 2, np.maximum(high - low, 1e-9) / 2 / 0.92  # with a margin
+    axis.set_xlim(middle[0] - reach[0], middle[0] + reach[0])
+    axis.set_ylim(middle[1] - reach[1], middle[1] + reach[1])
+    inches = MAP_INCHES * (0.5 + (points - middle) / reach / 2)
     places, halves = np.empty((0, 2)), np.empty((0, 2))  # of the names that are written, and half their sizes
     for name in sorted(names, key=table["true"].value_counts().__getitem__, reverse=True):
         own = inches[table["true"] == name]

@@ -27,7 +27,7 @@ def feature_map(result: Result, test: Split) -> pd.DataFrame:
     """A map of the test features that a probe's head gets. Writes feature_map.csv and feature_map.png.
 
     PCA to at most 50 components, then t-SNE (van der Maaten and Hinton 2008; scikit-learn's, started from the PCA) of
-    up to 2,000 images, stratified and seeded. Seconds; on one machine the same numbers each time.
+    up to 2,000 images, stratified and seeded. About ten seconds of one core; on one machine the same numbers each time.
 
     Args:
         result: of a probe.
@@ -43,14 +43,11 @@ def feature_map(result: Result, test: Split) -> pd.DataFrame:
     if run.features is None:
         raise Hw1Error(f"{run.title} has no features of an encoder to map: give the result of a probe.")
     rows = stratified_subset(test.labels.cpu().numpy(), MOST, config.seed)
-    samples = run.samples(test)
     chosen = torch.from_numpy(rows)
-    shown = replace(
-        samples, inputs=samples.inputs.subset(chosen), targets=samples.targets[chosen.to(samples.targets.device)]
-    )
-    values = torch.cat(
-        [features.cpu() for features, _ in shown.in_order()]
-    ).numpy()  # standardised, as the head gets them
+    samples, targets = run.samples(test), test.labels[chosen.to(test.labels.device)]
+    shown = replace(samples, inputs=samples.inputs.subset(chosen), targets=targets)
+    # Standardised, as the head gets them.
+    values = torch.cat([features.cpu() for features, _ in shown.in_order()]).numpy()
     names = np.array(test.classes, dtype=object)
     true = names[result.test.labels.numpy()[rows]]
     reduced, flat, how = in_two_dimensions(values, config.seed)

@@ -1,5 +1,6 @@
 """The mistakes of models whose every prediction is known, and a map of features that are known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,6 +111,17 @@ def test_of_a_large_cell_the_images_are_spread_evenly(make_smoke_config, drawn):
     assert cell.images[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80, 100]
 
 
+def test_images_are_shown_as_large_as_the_encoder_has_seen_them(six, drawn, make_smoke_config):
+    (first, second), test = six
+    larger = replace(test, images=Rows(test.images.values.repeat(1, 1, 4, 4)), whole_sha256="")
+    context = SimpleNamespace(config=make_smoke_config(), computed={("images", test.sha256, 32): larger})
+    encoder = SimpleNamespace(side_for=lambda image_size, largest: 32)
+    probed = vars(second.run) | {"features": SimpleNamespace(encoder=encoder), "context": context}
+    probed["data"] = SimpleNamespace(classes=CLASSES, context=context, largest_side=32)
+    mistakes([first, Result(SimpleNamespace(run=SimpleNamespace(**probed)), second.test)], test)
+    assert {section.images.shape[-1] for sections in drawn for section in sections if len(section.images)} == {32}
+
+
 # ---- in words
 
 MODELS = pd.DataFrame({"model": ["CNN, tuned recipe", "probe (<b>)"], "name": ["cnn", "vit"], "test_images": 1000})
@@ -177,7 +189,7 @@ def clusters(count, each, columns=20, seed=0):
 
 
 def test_clusters_stay_together_on_the_map_and_twice_the_same(make_smoke_config):
-    values, labels = clusters(4, 30)
+    values, labels = clusters(4, 15)
     guesses = [1, *labels[1:]]
     result, test = make_probe(make_smoke_config(), values, labels, ["NA", "007", "$x$", "d"], guesses)
     table = feature_map(result, test)
