@@ -10,6 +10,8 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "logreg": ("penalty",),
     "calibration": ("calibration",),
     "disagreement": ("differences", "confused_pairs", "disagreements"),
+    "mistakes": ("mistakes", "confused_cells"),
+    "feature_map": ("feature_map",),
     "seeds": ("seeds",),
     "flips": ("flip_averaging",),
     "duplicates": ("duplicates", "without_twins"),

@@ -4,7 +4,7 @@ Names that come from outside pass through `words.literal`. Of two models one is 
 of their paired difference leaves out zero (`metrics.paired_difference`); no other test has a say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from .. import metrics
 from ..io.files import atomic
+from .findings import Finding, before_the_verdict, write_findings
 from .words import faster, in_points, literal, number, points, sentence, times
 
 UNTAUGHT = ("tuned", "short")  # recipes of a CNN, to that of which with its epochs the next adds a teacher
@@ -26,15 +27,20 @@ def write(
     curve: pd.DataFrame | None = None,
     seeds: pd.DataFrame | None = None,
     corrections: str = "",
+    findings: Sequence[Finding] = (),
 ) -> str:
-    """Write conclusion.md: the comparison, what the studies say, the errata, as far as they are there. The text."""
-    text = comparison
+    """Write conclusion.md: findings, comparison, what the studies say, errata, as far as they are there. The text.
+
+    And findings.csv, so that the page, too, has what could turn the verdict in front of it.
+    """
+    text = before_the_verdict(findings) + comparison
     if curve is not None:
         pays = f"({_measure(curve)} on validation) {how_many_images(curve)}"
         text += f"\n**How many images before your own CNN pays?** {pays}\n"
     if seeds is not None:
         text += f"\n**Other seeds.** ({_measure(seeds)} on test) {seeds_in_words(seeds)}\n"
     text += f"\n## Errata of the assignment\n\n{corrections}" if corrections else ""
+    write_findings(folder, findings)
     with atomic(folder / "conclusion.md") as partial:
         partial.write_text(text, encoding="utf-8")
     return text

@@ -56,10 +56,11 @@ def wrapped(title: str) -> str:
     return "\n".join(textwrap.wrap(breakable, 40, break_long_words=False, break_on_hyphens=False))
 
 
-def class_labels(names: Sequence[str]) -> list[str]:
+def class_labels(names: Sequence[str], most: int = 24) -> list[str]:
     """Class names as matplotlib should draw them: not as formulas ("$5 or $10"), on one line, shortened."""
-    on_one_line = (" ".join(name.split()).replace("$", r"\$") for name in names)
-    return [name if len(name) <= 24 else f"{name[:23]}…" for name in on_one_line]
+    on_one_line = (" ".join(name.split()) for name in names)
+    shown = (name if len(name) <= most else f"{name[: most - 1]}…" for name in on_one_line)
+    return [name.replace("$", r"\$") for name in shown]
 
 
 def save(figure: Figure, path: Path) -> Path:

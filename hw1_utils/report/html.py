@@ -17,10 +17,12 @@ from ..errors import Hw1Error
 from ..io.files import atomic
 from ..questions import STUDIES
 from .figures import colours
+from .mistakes import map_in_words, mistakes_in_words
 from .suspects import suspects_in_words, without_in_words
 from .words import number, points, times
 
-LISTED = 50  # suspected labels
+LISTED = 50  # suspected labels on the page; the files have all of them,
+MISTAKES = 12  # and all mistakes
 AGAIN = "the run that wrote it writes it anew when it is started again; what is finished is not repeated"
 
 
@@ -50,6 +52,12 @@ def write_page(results: Path, target: Path) -> Path:
         model["classes"] = _shaped(results / model["name"] / "per_class.csv", partial(_by, "class"))
     settings = {name: _settings(results / f"{name}.json") for name in ("config", "environment")}
     left_out = _left_out(str(settings["config"].get("studies", "auto")))
+    found = _shaped(results / "findings.csv", lambda table: table[table["turns"]]["text"].map(_html_of))
+
+    def of_study(name: str, shape: Callable[[pd.DataFrame], Any]) -> Any:
+        table = None if name in left_out else _read(results / f"{name}.csv")
+        return None if table is None else shape(table)
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -59,8 +67,11 @@ def write_page(results: Path, target: Path) -> Path:
         rows=models,
         pair=pair.sort_values(f"test_{leading}", ascending=False).to_dict("records"),
         leading=f"test_{leading}",
-        conclusion=_markdown(results / "conclusion.md"),
+        turning=[] if found is None else found.tolist(),
+        conclusion=_html_of(_load(results / "conclusion.md", partial(Path.read_text, encoding="utf-8")) or ""),
         suspected=[] if "label_errors" in left_out else _suspected(results),
+        mistaken=of_study("mistakes", lambda table: _html_of(mistakes_in_words(table, pair))),
+        mapped=of_study("feature_map", lambda table: _html_of(map_in_words(table))),
         encoders=[group.to_dict("records") for name, group in rows.groupby("encoder", sort=False) if name],
         comparisons=[_by("model", table).T.rename_axis(index=None, columns="measure") for table in (quality, costs)],
         settings=settings,
@@ -74,9 +85,8 @@ def write_page(results: Path, target: Path) -> Path:
 
 def _read(path: Path) -> pd.DataFrame | None:
     """A CSV, None where there is none. A class may be called "NA" or "007", and a version may look like a number."""
-    words = dict.fromkeys(
-        ("class", "true", "predicted", "given", "suggested", "name", "weights_sha256", "torch", "timm"), str
-    )
+    names = ("class", "true", "predicted", "nearest", "given", "suggested", "name", "weights_sha256", "torch", "timm")
+    words = dict.fromkeys(names, str)
     return _load(path, partial(pd.read_csv, keep_default_na=False, na_values=[""], dtype=words))
 
 
@@ -153,6 +163,18 @@ def _differences(table: pd.DataFrame) -> pd.DataFrame:
     return shown.set_axis(pd.MultiIndex.from_tuples(pairs, names=[None, "class"]), axis=1)
 
 
+def _mistakes(table: pd.DataFrame) -> pd.DataFrame:
+    """The most confident ones, with the model's folder, as its title is long."""
+    columns = {
+        "path": "path",
+        "true": "true",
+        "predicted": "said",
+        "probability": "probability",
+        "name": "model_folder",
+    }
+    return _by("path", table.head(MISTAKES)[list(columns)].rename(columns=columns))
+
+
 def _milestones(table: pd.DataFrame) -> pd.DataFrame:
     when = table["epochs"].map("epoch\u00a0{:.0f}, ".format) + table["seconds"].map("{:,.0f}\u00a0s".format)
     goal = table["val_accuracy"].map("{:.0%}".format)
@@ -177,6 +199,7 @@ def _left_out(studies: str) -> set[str]:
 SHAPES = {
     "differences": _differences,
     "confused_pairs": _confused,
+    "mistakes": _mistakes,
     "calibration": partial(_by, "model"),
     "learning_curve": lambda table: _wide(_formatted(table), "train_images", "model", "val_score"),
     "input_size": partial(_by, "input_size"),
@@ -209,8 +232,8 @@ class _Renderer(mistune.HTMLRenderer):
         return super().heading(text, level + 1, **attrs)  # below the section's own
 
 
-def _markdown(path: Path) -> Markup:
-    text = _load(path, partial(Path.read_text, encoding="utf-8")) or ""
+def _html_of(text: str) -> Markup:
+    """Markdown as HTML."""
     return Markup(mistune.create_markdown(renderer=_Renderer(escape=True))(text))
 
 

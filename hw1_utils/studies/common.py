@@ -1,4 +1,6 @@
-"""What several studies need: a training without trace and logs, and columns of what it reaches on validation."""
+"""What several studies need: a training without trace and logs, columns of validation, a fair choice of images."""
+
+import numpy as np
 
 from .. import metrics
 from ..data import Data, Split
@@ -24,3 +26,9 @@ def val_columns(data: Data, val: Predictions) -> dict:
     scores = metrics.with_interval(val.labels.numpy(), val.guesses, data.leading, groups)
     columns = {f"val_score{end}": score for end, score in zip(("", "_low", "_high"), scores, strict=True)}
     return {"leading": data.leading, "val_accuracy": val.accuracy, **columns}
+
+
+def spread(mask: np.ndarray, most: int) -> np.ndarray:
+    """Up to `most` indices, spread evenly over all where the mask holds: not picked, not the first class only."""
+    where = np.flatnonzero(mask)
+    return where[np.linspace(0, len(where) - 1, min(most, len(where))).astype(int)] if len(where) else where

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -12,6 +11,7 @@ from ..data import Split
 from ..experiment import Result
 from ..io.files import write_csv
 from ..report import figures
+from .common import spread
 
 SHOWN = 10  # images of each kind in the gallery
 
@@ -44,18 +44,12 @@ def disagreement(first: Result, second: Result, test: Split) -> Differences:
     write_csv(folder / "differences.csv", flat.rename_axis("class").reset_index())
     write_csv(folder / "confused_pairs.csv", confused)
     gallery = folder / "disagreements.png"
-    chosen = [i for name in ("only the first", "only the second") for i in _spread(masks[name])]
+    chosen = [i for name in ("only the first", "only the second") for i in spread(masks[name], SHOWN)]
     captions = [_caption(i, first, second, test.classes) for i in chosen]
     title = f"Right only with the first (then: only with the second). 1: {first.run.title}; 2: {second.run.title}"
     images = test.take(torch.tensor(chosen, dtype=torch.int64))
     figures.save(figures.image_grid(images, captions, title, columns=SHOWN, caption_lines=3), gallery)
     return Differences(shares, classes, confused, gallery)
-
-
-def _spread(mask: np.ndarray) -> np.ndarray:
-    """Up to ten indices, evenly spread over all where the mask holds: not picked by hand, not the first class only."""
-    where = np.flatnonzero(mask)
-    return where[np.linspace(0, len(where) - 1, min(SHOWN, len(where))).astype(int)] if len(where) else where
 
 
 def _caption(i: int, first: Result, second: Result, classes: list[str]) -> str:

@@ -12,7 +12,10 @@ from bs4 import BeautifulSoup
 
 from hw1_utils.config import ROOT
 from hw1_utils.errors import Hw1Error
+from hw1_utils.report.conclusion import write
+from hw1_utils.report.findings import Finding
 from hw1_utils.report.html import _text, write_page
+from hw1_utils.report.words import literal
 
 QUALITY, COSTS = (f"model_{what}_comparison.csv" for what in ("metrics", "profile"))
 ODD = ["<script>alert(1)</script>", "$5 & co", "NA", "007"]
@@ -197,6 +200,60 @@ def test_a_missing_comparison_and_a_damaged_file_are_named(results, name, conten
     assert str(caught.value).endswith(
         ": the run that wrote it writes it anew when it is started again; what is finished is not repeated."
     )
+
+
+def look(results, **wrong):
+    """What the studies `mistakes` and `feature_map` leave; `wrong`: how many mistakes, by the model's folder."""
+    rows = [
+        {"name": name, "path": f"test/{i}.png", "true": "NA", "predicted": ODD[0], "probability": 0.955 - i / 100}
+        for name, count in wrong.items()
+        for i in range(count)
+    ]
+    columns = ["name", "path", "true", "predicted", "probability", "p_true", "same_answer"]
+    pd.DataFrame(rows, columns=columns).assign(p_true=0.01, same_answer=False).to_csv(
+        results / "mistakes.csv", index=False
+    )
+    seen = {"path": list("abc"), "true": ["NA", "NA", "007"], "predicted": "NA", "nearest": "NA", "x": 0.0, "y": 1.0}
+    pd.DataFrame(seen).to_csv(results / "feature_map.csv", index=False)
+    for name in ("mistakes", "confused_cells", "feature_map"):
+        shutil.copy(results / "penalty.png", results / f"{name}.png")
+
+
+def test_a_look_at_the_mistakes_in_words_pictures_and_a_table(results):
+    look(results, cnn=20, vit=3)
+    section = page(results).select_one("#mistakes")
+    text = " ".join(section.get_text().split())
+    assert "CNN, tuned recipe is wrong on 20 of 10,000 test images, on 6 of them with a probability of 90%" in text
+    assert "Images that both get wrong: 3; with the same answer: 0." in text and len(section.find_all("img")) == 3
+    assert "Of 3 test images on the map, 2 (66.7%)" in text and "gets 1 of them wrong: the nearest is of" in text
+    cells = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in section.select("tbody tr")]
+    assert len(cells) == 12 and cells[0] == ["test/0.png", "NA", ODD[0], "0.955", "cnn"]
+
+
+def test_where_nothing_is_wrong_that_is_said_and_studies_that_were_not_asked_are_left_out(results):
+    look(results)
+    section = page(results).select_one("#mistakes")
+    assert "CNN, tuned recipe is right on all 10,000 test images" in section.get_text() and not section.find("table")
+    settings = json.loads((results / "config.json").read_text())
+    (results / "config.json").write_text(json.dumps(settings | {"studies": "feature_map"}))
+    section = page(results).select_one("#mistakes")
+    assert "right on all" not in section.get_text() and len(section.find_all("img")) == 1
+
+
+def test_what_could_turn_the_verdict_stands_before_it(results):
+    findings = [Finding("Labels: **1%**.", False), Finding(f"Without twins {literal(ODD[0])} **leads**.", True)]
+    write(results, (results / "conclusion.md").read_text(), findings=findings)
+    soup = page(results)
+    box = soup.select_one("header .turning")
+    assert [line.get_text() for line in box.find_all("p")][1:] == [f"Without twins {ODD[0]} leads."]
+    assert (
+        box.find_next("p", class_="lead") is not None and soup.select_one("p.lead").find_next(class_="turning") is None
+    )
+    told = soup.select_one("#conclusion").get_text()
+    places = [told.index(words) for words in ("Without twins", "Labels: 1%.", "Convergence.")]
+    assert places == sorted(places)
+    write(results, "compared\n", findings=findings[:1])
+    assert page(results).select_one(".turning") is None
 
 
 def test_an_empty_table_is_left_out(results):

@@ -16,8 +16,9 @@ from hw1_utils.features import extract
 from hw1_utils.io.arrays import Rows
 from hw1_utils.io.toy import make_toy_folder
 from hw1_utils.models import FrozenEncoder, load_encoders
+from hw1_utils.questions import STUDIES
 from hw1_utils.report import figures
-from hw1_utils.studies import input_size, learning_curve, logreg
+from hw1_utils.studies import feature_map, input_size, learning_curve, logreg, mistakes
 from hw1_utils.studies.flips import flip_tta, flips
 from hw1_utils.studies.label_errors import label_errors
 from hw1_utils.studies.seeds import seeds
@@ -236,16 +237,17 @@ def test_studies_of_a_streamed_run_give_the_same_numbers(toy_folder, tmp_path, m
         pd.testing.assert_frame_equal(one, other)
 
 
+def test_mistakes_and_the_map_of_models_that_were_trained(results, test):
+    found = mistakes.mistakes(results[:2], test)
+    assert len(found.table) == sum((~result.correct).sum() for result in results[:2])
+    assert set(found.table["path"]) <= set(test.paths) and found.gallery.is_file() and found.cells.is_file()
+    for result in results[1:]:
+        table = feature_map.feature_map(result, test)
+        assert table["path"].tolist() == test.paths and np.isfinite(table[["x", "y"]].to_numpy()).all()
+        assert (table["predicted"] == table["true"]).tolist() == result.correct.tolist()
+
+
 def test_each_study_is_a_public_function_of_its_modules_name():
-    for name in (
-        "calibration",
-        "disagreement",
-        "flips",
-        "input_size",
-        "label_errors",
-        "learning_curve",
-        "logreg",
-        "seeds",
-    ):
+    for name in (name for name, files in STUDIES.items() if files):
         module = import_module(f"hw1_utils.studies.{name}")
         assert getattr(import_module("hw1_utils"), name) is getattr(module, name)
