@@ -73,7 +73,7 @@ def test_a_mistake_among_the_surest_images_does_not_end_it():
     assert threshold_for(Confidences(np.linspace(1, 0.5, 2000), right), 0.95) == 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=300), st.sampled_from([0.3, 0.6, 0.95]))
 def test_what_is_answered_is_shown_to_reach_the_target(images, target):
     confidence, right = (np.array(column) for column in zip(*images, strict=True)) if images else (np.zeros(0),) * 2
