@@ -95,7 +95,7 @@ def test_each_baseline_is_a_row_with_quality_and_cost(results, test):
     )
     assert of_features["total_training_seconds"] == run.features.train.seconds
     assert set(table["neighbours"].dropna()) <= {1, 5, 10, 20, 50, 100, 108}
-    better = max(results[1], results[0], key=lambda result: result.test.accuracy)
+    better = max(results, key=lambda result: result.test.accuracy)
     assert set(table["compared_with"]) == {better.run.title}
     for name, row in table.iterrows():
         assert row["test_accuracy_low"] <= row["test_accuracy"] <= row["test_accuracy_high"], name
@@ -111,6 +111,12 @@ def test_of_many_training_images_a_part_is_compared_with(results, test, monkeypa
     monkeypatch.setattr(study, "MOST", 30)
     table = baselines(results[:2], test)
     assert table["train_images"].tolist() == [108, 30, 30] and table["macs"][1] == 30 * 3072
+
+
+def test_without_a_probe_there_is_the_cnn_to_compare_with(results, test):
+    table = baselines(results[:1], test)
+    assert table["name"].tolist() == ["largest_class", "neighbours_pixels"]
+    assert set(table["compared_with"]) == {results[0].run.title} and baselines_in_words(table).endswith(".")
 
 
 def test_rare_classes_count_where_balanced_accuracy_leads(results, test):
