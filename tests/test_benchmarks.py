@@ -6,10 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from conftest import make_run
 
-from benchmarks import decoding, label_errors, probe, scaling, training
+from benchmarks import decoding, foreign, label_errors, probe, scaling, thresholds, training
 from benchmarks.common import own_process
-from hw1_utils.experiment import load
+from hw1_utils.config import ROOT
+from hw1_utils.experiment import load, train
 
 
 class Where:
@@ -73,3 +75,22 @@ def test_swapped_labels_are_counted_among_the_suspects(data, capsys):
     assert "toy: 120 images" in said and len(re.findall(r"\| \d+%, (?:at random|similar) \| \d+\.\d% \|", said)) == 6
     right = np.arange(100) % 2
     assert [(label_errors.swap(right, 0.1, how) != right).sum() for how in (None, np.array([1, 0]))] == [10, 10]
+
+
+def test_foreign_pictures_are_told_from_familiar_ones(data, monkeypatch, capsys):
+    monkeypatch.setattr(foreign, "COUNT", 6)
+    monkeypatch.setattr(foreign, "KEPT", {None: 5, 30: 2})
+    run = make_run(data, "vit")
+    foreign.table(data, run.features, [train(run)])
+    said = capsys.readouterr().out
+    assert "| Score | digits | letters | tiles | noise | flat |" in said
+    assert "5th nearest of 108 training images | " in said and "2th nearest of 30 training images | " in said
+    assert foreign.refused(np.array([0.5, 0.6, 0.7]), np.array([0.1, 0.2])) == (1.0, 0.0)
+    assert foreign.refused(np.array([0.1, 0.2]), np.array([0.5, 0.6])) == (0.0, 1.0)
+
+
+def test_ways_to_choose_a_threshold_are_compared(monkeypatch, capsys):
+    monkeypatch.setattr(thresholds, "ROUNDS", 3)
+    thresholds.compare(thresholds.read(ROOT / "results"), sizes=(200,), targets=(0.9,))
+    said = capsys.readouterr().out
+    assert said.count("| 200 |") == 2 * len(thresholds.WAYS)

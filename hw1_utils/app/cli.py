@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -96,20 +96,29 @@ def predict(args: argparse.Namespace) -> None:
     """Classify images; files that are left out or cannot be read are named at the end, with exit code 1."""
     from ..deploy.saved import find_images, load_model
     from ..deploy.saved import predict as classify
+    from ..deploy.unsure import promise
     from ..device import find_device
 
+    say, target = partial(print, file=sys.stderr), args.target_accuracy  # the table alone goes to stdout
     model = load_model(Path(args.model), find_device())
+    kept = None if target is None else promise(model, target)
     files, left_out, empty = find_images(args.images)
-    table = classify(model, files, say=lambda text: print(text, file=sys.stderr))  # the table alone goes to stdout
+    table = classify(model, files, say=say, target_accuracy=target)
     read = table[table["error"].isna()]
+    if kept:
+        say(f"{kept} Here: {read['unsure'].sum():,} of {len(read):,} unsure.")
     if args.json:
         rows = [
             {key: value for key, value in row.items() if value is not None and value == value}
             for row in table.to_dict("records")
         ]
-        print(json.dumps({"model": model.title, "classes": model.classes, "images": rows}, indent=2))
+        shown = {"model": model.title, "classes": model.classes} | ({"promise": asdict(kept)} if kept else {})
+        print(json.dumps(shown | {"images": rows}, indent=2))
     elif len(read):
-        print(read[["path", "prediction", "probability"]].to_string(index=False, float_format=lambda p: f"{p:.3f}"))
+        columns = ["path", "prediction", "probability"]
+        if kept:
+            columns, read = [*columns, "unsure"], read.assign(unsure=read["unsure"].map({True: "unsure", False: ""}))
+        print(read[columns].to_string(index=False, float_format=lambda p: f"{p:.3f}"))
     problems, unread = [], table[table["error"].notna()]
     if len(unread):
         named = ", ".join(f"{path} ({why})" for path, why in zip(unread["path"], unread["error"], strict=True))
@@ -177,6 +186,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     sub = add(predict, "classify images with a model of a finished run")
     sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
     sub.add_argument("images", nargs="+", help="files, or folders of any depth")
+    share = "of the answers, as 0.95: what the model is not sure enough of is marked unsure"
+    sub.add_argument("--target-accuracy", type=float, metavar="X", help=share)
     sub.add_argument("--json", action="store_true", help="for programs: with the probability of each class")
     sub = add(export, "write a model as ONNX")
     sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")

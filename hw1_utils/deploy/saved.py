@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,15 @@ from ..io.files import checksum, read_safetensors, sha256_tensors, write_checked
 from ..io.images import decode
 from ..io.listing import Listing
 from ..models import CNN, FrozenEncoder, Probe, folded
+from ..selective import Confidences, confidences
+from .unsure import promise
 
 if TYPE_CHECKING:  # who only predicts does not wait for the imports of all that trains
     from ..experiment import Result, Trained
+    from ..training import Predictions
 
-FORMAT = 3  # of `SavedModel.info`, the names of the tensors and the checksum
+FORMAT = 4  # of `SavedModel.info`, the names of the tensors and the checksum
+KNOWN = ("val", "test")  # splits of which a file says, from format 4 on, how sure the model was and whether right
 
 
 class PixelCNN(nn.Module):
@@ -50,18 +54,28 @@ class SavedModel:
     classes: list[str]  # K
     image_size: int  # S, the side of the square to which an image file is brought first
     info: dict  # all that the file says about the model, the fields above included
+    known: dict[str, Confidences] = field(default_factory=dict)  # of `KNOWN`, where the file has them
 
 
 def save_models(results: "list[Result]") -> list[Path]:
     """Write each model to a file of its own, to be used without data and settings, with its quality on test."""
-    return [save_model(one.trained, {"test_images": len(one.test.labels)} | one.quality) for one in results]
+    return [
+        save_model(
+            one.trained,
+            {"test_images": len(one.test.labels)} | one.quality,
+            {"val": one.trained.val, "test": one.test},
+        )
+        for one in results
+    ]
 
 
-def save_model(trained: "Trained", quality: dict) -> Path:
+def save_model(trained: "Trained", quality: dict, predictions: "Mapping[str, Predictions] | None" = None) -> Path:
     """Write `models/<name>.safetensors`: the judged model in float32, an encoder included, and how it is used.
 
     Args:
         quality: figures to be kept with the model as `info["test"]`, plain numbers and text; may be empty.
+        predictions: the model's for the splits of `KNOWN`: what `predict` needs for a target accuracy, five bytes an
+            image.
 
     Raises:
         Hw1Error: the disk is full, the folder read-only or the like.
@@ -85,6 +99,10 @@ def save_model(trained: "Trained", quality: dict) -> Path:
     # Copies: safetensors takes neither channels_last nor tensors that share their memory.
     tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    for split, of in (predictions or {}).items():
+        known = confidences(of.labels.numpy(), of.probabilities.numpy())
+        tensors[f"{split}.confidence"] = torch.from_numpy(known.confidence)
+        tensors[f"{split}.right"] = torch.from_numpy(known.right)
     text = json.dumps(info, ensure_ascii=False, allow_nan=False)
     path = context.config.models_path / f"{run.name}.safetensors"
     write_checked(path, tensors, {"hw1": text})
@@ -111,6 +129,11 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     info = json.loads(notes["hw1"])
     if info["format"] > FORMAT:
         raise Hw1Error(f"{path} was written by a newer version of this project: update the project to use it.")
+    known = {
+        split: Confidences(*(tensors.pop(f"{split}.{what}").numpy() for what in ("confidence", "right")))
+        for split in KNOWN
+        if f"{split}.right" in tensors
+    }
     try:
         module = _build(info, tensors)
     except RuntimeError as error:  # timm does not know the encoder, or the tensors do not fit
@@ -120,7 +143,7 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
             f"pip install timm=={made_with}."
         ) from error
     module.to(device).eval().requires_grad_(False)
-    return SavedModel(module, info["title"], info["classes"], info["image_size"], info)
+    return SavedModel(module, info["title"], info["classes"], info["image_size"], info, known)
 
 
 def _build(info: dict, tensors: dict[str, Tensor]) -> PixelCNN | Probe:
@@ -147,14 +170,27 @@ def _checksum_until_format_2(info: str, tensors: dict[str, Tensor]) -> str:
 
 @torch.inference_mode()
 def predict(
-    model: SavedModel, paths: list[str], batch_size: int = 64, say: Callable[[str], object] = print
+    model: SavedModel,
+    paths: list[str],
+    batch_size: int = 64,
+    say: Callable[[str], object] = print,
+    *,
+    target_accuracy: float | None = None,
 ) -> pd.DataFrame:
     """Classify image files, one or more, with `batch_size` of them in memory at a time.
 
+    Args:
+        target_accuracy: of the answers; what is not sure enough for it is marked, see `unsure.promise`.
+
     Returns:
-        A row per file, in their order: path, prediction, probability (of the prediction), p_<class> for each class,
-        and error, empty or why the file could not be read: then all but path is empty instead.
+        A row per file, in their order: path, prediction, probability (of the prediction), with a target also unsure
+        (bool), p_<class> for each class, and error, empty or why the file could not be read: then all but path is empty
+        instead.
+
+    Raises:
+        Hw1Error: the target cannot be promised.
     """
+    threshold = None if target_accuracy is None else promise(model, target_accuracy).threshold
     device = next(model.module.parameters()).device
     parts, errors = [], []
     for start in range(0, len(paths), batch_size):
@@ -167,8 +203,10 @@ def predict(
     best, names = probabilities.max(1), [f"p_{name}" for name in model.classes]
     table = pd.DataFrame({"path": paths, "prediction": [model.classes[i] for i in best.indices.tolist()]})
     table["probability"] = best.values.numpy()
+    if threshold is not None:
+        table["unsure"] = (table["probability"] < threshold).astype(object)  # which may be empty
     table = table.join(pd.DataFrame(probabilities.numpy(), columns=names))
-    table.loc[pd.notna(errors), ["prediction", "probability", *names]] = None
+    table.loc[pd.notna(errors), [name for name in table if name != "path"]] = None
     return table.assign(error=pd.Series(errors, dtype="object"))
 
 

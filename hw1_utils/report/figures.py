@@ -27,6 +27,7 @@ PROBE_COLOURS = [("#D55E00", "#E69F00"), ("#882255", "#CC79A7"), ("#332288", "#8
 OPERATOR_COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 ON_BLOCKS = re.compile("_(blocks|layers)$")  # ends the folder of such a probe; `layers` in older results
 MOST_INCHES = 20.0  # of a side of a confusion matrix
+FEWEST = 20  # images at the beginning of a curve of accuracy against coverage
 
 
 # ---- colours, titles, files
@@ -273,6 +274,56 @@ def calibration(curves: dict[str, tuple[pd.DataFrame, ...]], names: list[str]) -
         axis.tick_params(labelbottom=True)
         axis.set_xlabel("confidence")
         axis.set_ylabel("accuracy")
+    return figure
+
+
+def coverage(curves: dict[str, tuple[np.ndarray, np.ndarray]], table: pd.DataFrame) -> Figure:
+    """Accuracy on test of the surest images against their share; dots: the thresholds chosen on validation.
+
+    Args:
+        curves: title -> images answered and right ones, from the surest on: see `selective.curve`.
+        table: the same models, in the same order, as from `studies.coverage`.
+    """
+    figure, (axis,) = _panels(8, 4 + 0.25 * len(table))
+    target, lowest = table["target_accuracy"].iloc[0], 1.0
+    axis.axhline(target, color="0.5", linestyle="--", linewidth=1, label="asked for")
+    shades = colours(table["name"].tolist())
+    for (title, (answered, right)), shade, (_, row) in zip(curves.items(), shades, table.iterrows(), strict=True):
+        shown = answered >= min(FEWEST, answered[-1])  # of fewer images one more or less is a jump
+        share, accuracy = answered[shown] / answered[-1], right[shown] / answered[shown]
+        style = "-" if len(share) > 1 else "s"
+        axis.plot(share, accuracy, style, color=shade, label=title)
+        axis.plot(row["test_coverage"], row["test_answered_accuracy"], "o", color=shade, markeredgecolor="black")
+        lowest = min(lowest, accuracy.min())
+    axis.set_xlim(0, 1.01)
+    axis.set_ylim(min(lowest, target) - 0.02, 1.01)
+    axis.set_xlabel("share of the test images that is answered, the surest first\ndots: as validation chose")
+    axis.set_ylabel("accuracy of the answers")
+    _legend(figure, axis, "upper")
+    return figure
+
+
+def baselines(table: pd.DataFrame, trained: pd.DataFrame) -> Figure:
+    """The leading measure on test with its 95 % interval: what was trained, and below it, in grey, what was not.
+
+    Args:
+        table: as from `studies.baselines`.
+        trained: model, name, leading and the same columns of quality, one row a model.
+    """
+    rows = pd.concat([trained, table], ignore_index=True)
+    leading = rows["leading"].iloc[0]
+    figure, (axis,) = _panels(9, 0.5 * len(rows) + 1.4)
+    spread = _interval(rows, f"test_{leading}")
+    shades = [*colours(trained["name"].tolist()), *["0.35"] * len(table)]
+    for at, (value, shade) in enumerate(zip(rows[f"test_{leading}"], shades, strict=True)):
+        axis.errorbar(value, at, xerr=spread[:, [at]], fmt="o" if at < len(trained) else "s", color=shade, capsize=3)
+        above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+        axis.annotate(f"{value:.1%}", (value, at), **above)
+    axis.axhline(len(trained) - 0.5, color="0.7", linewidth=1)
+    axis.set_yticks(range(len(rows)), rows["model"].map(wrapped))
+    axis.set_ylim(len(rows) - 0.4, -0.8)
+    axis.margins(x=0.08)
+    axis.set_xlabel(f"{leading.replace('_', ' ')} on test (95 % interval)")
     return figure
 
 

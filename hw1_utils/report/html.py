@@ -112,7 +112,7 @@ def _text(column: pd.Series) -> pd.Series:
         return column.map({True: "yes", False: "–"})
     if pd.api.types.is_numeric_dtype(column):
         known = column.dropna().abs()
-        if any(word in column.name for word in ("accuracy", "share", "score")):
+        if any(word in column.name for word in ("accuracy", "share", "score", "coverage", "difference")):
             pattern = "{:.2%}"
         elif (known % 1 == 0).all():
             pattern = "{:,.0f}"
@@ -181,6 +181,11 @@ def _milestones(table: pd.DataFrame) -> pd.DataFrame:
     return _wide(table.assign(goal=goal, when=when.where(table["epochs"].notna(), "never")), "model", "goal", "when")
 
 
+def _coverage(table: pd.DataFrame) -> pd.DataFrame:
+    """With shares as headings: the surest 10%, 20%, ..."""
+    return _formatted(table).assign(coverage=table["coverage"].map("{:.0%}".format))
+
+
 def _seeds(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation of the measure that leads, under its name."""
     leading = table["leading"].iloc[0]
@@ -200,7 +205,10 @@ SHAPES = {
     "differences": _differences,
     "confused_pairs": _confused,
     "mistakes": _mistakes,
+    "baselines": partial(_by, "model"),
     "calibration": partial(_by, "model"),
+    "coverage": partial(_by, "model"),
+    "accuracy_by_coverage": lambda table: _wide(_coverage(table), "model", "coverage", "test_accuracy"),
     "learning_curve": lambda table: _wide(_formatted(table), "train_images", "model", "val_score"),
     "input_size": partial(_by, "input_size"),
     "penalty": partial(_by, "strength"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from hw1_utils import context, experiment
 from hw1_utils.app import cli
@@ -267,6 +268,30 @@ def test_predictions_are_a_table_or_json(cnn_file, toy_folder, capsys):
     assert row["path"].endswith("00003.png") and "error" not in row
     assert sum(value for key, value in row.items() if key.startswith("p_")) == pytest.approx(1)
     assert row["probability"] == row[f"p_{row['prediction']}"]
+
+
+def test_a_target_accuracy_marks_what_is_unsure_and_says_what_came_of_it(toy_folder, make_smoke_config, capsys):
+    run, count = experiment.cnn(experiment.load(make_smoke_config())), 100
+    sure = torch.linspace(0.4, 1, count)
+    probabilities = torch.stack([sure, (1 - sure) / 2, (1 - sure) / 2], 1)
+    known = SimpleNamespace(labels=(sure < 0.5).long(), probabilities=probabilities)
+    path = str(save_model(SimpleNamespace(run=run, model=run.model), {}, {"val": known, "test": known}))
+    pictures = str(toy_folder / "test/colour_0")
+    capsys.readouterr()
+    assert main(["predict", path, pictures, "--target-accuracy", "0.9"]) == 0  # untrained, and sure of nothing
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0].split() == ["path", "prediction", "probability", "unsure"]
+    assert sum(line.endswith(" unsure") for line in said.out.splitlines()[1:]) == 10
+    assert said.err.startswith("Answers that are to be right 0.9 of the time: unsure below a probability of 0.")
+    assert said.err.endswith("Here: 10 of 10 unsure.\n") and "of 100 test images, " in said.err
+    assert main(["predict", path, pictures, "--target-accuracy=0.9", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["promise"]["target"] == 0.9 and found["promise"]["known"]["val"]["images"] == count
+    assert [row["unsure"] for row in found["images"]] == [True] * 10
+    assert main(["predict", path, pictures, "--target-accuracy", "0.999"]) == 1
+    assert one_sentence(capsys).startswith(f"hw1: {run.title} cannot promise that 0.999 of its answers are right: ")
+    with pytest.raises(SystemExit):
+        main(["predict", path, pictures, "--target-accuracy", "high"])
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_predicted(cnn_file, toy_folder, tmp_path, capsys):

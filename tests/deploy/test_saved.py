@@ -20,11 +20,13 @@ from safetensors.torch import save
 from hw1_utils.config import make_config
 from hw1_utils.deploy import saved
 from hw1_utils.deploy.saved import find_images, load_model, predict, save_model, save_models
+from hw1_utils.deploy.unsure import promise
 from hw1_utils.device import Precision
 from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import cnn, evaluate_on_test, load, load_test, train
-from hw1_utils.io.files import sha256_tensors
+from hw1_utils.io.files import sha256_tensors, write_checked
 from hw1_utils.io.toy import make_toy_folder
+from hw1_utils.selective import Confidences
 
 CPU = torch.device("cpu")
 
@@ -147,6 +149,67 @@ def test_the_range_of_grey_levels_goes_with_the_model(run, tmp_path):
     assert predict(before, paths)["error"].tolist()[2] == "levels of unknown range: save it with 8 bits"
 
 
+# ---- a target accuracy
+
+
+@pytest.fixture
+def sure(run):
+    """The CNN, as if it had been right on 200 validation images, those apart of which it was less than half sure."""
+    confidence = np.linspace(0.2, 1, 200, dtype=np.float32)
+    known = {"val": Confidences(confidence, confidence >= 0.5), "test": Confidences(confidence[:9], np.arange(9) < 6)}
+    return dataclasses.replace(load_model(run.cnn.path, CPU), known=known)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_file_knows_how_sure_the_model_was_of_validation_and_test(run, name):
+    model, result = load_model(getattr(run, name).path, CPU), getattr(run, name).result
+    for part, of in (("val", result.trained.val), ("test", result.test)):
+        assert np.array_equal(model.known[part].confidence, of.probabilities.max(1).values.numpy())
+        assert np.array_equal(model.known[part].right, of.guesses == of.labels.numpy())
+
+
+def test_what_is_not_sure_enough_is_marked(run, sure, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    files = [*run.files, str(tmp_path / "bad.png")]
+    plain, marked = predict(sure, files), predict(sure, files, target_accuracy=0.9)
+    kept = promise(sure, 0.9)
+    assert 0.4 < kept.threshold <= 0.5 and marked.drop(columns="unsure").equals(plain)
+    assert marked["unsure"].tolist()[:-1] == [p < kept.threshold for p in plain["probability"][:-1]]
+    assert marked["unsure"].iloc[-1] is None and marked.columns.tolist()[2:4] == ["probability", "unsure"]
+    answered, right = sure.known["val"].answered(kept.threshold)
+    assert kept.known["val"] == {"images": 200, "answered": answered, "right": right}
+    assert f"Answered are {answered:,} of 200 validation images, {right / answered:.1%} of them rightly" in str(kept)
+    assert str(kept).endswith("and 0 of 9 test images.") and f"{kept.threshold:.3f}" in str(kept)
+
+
+def test_a_low_target_leaves_nothing_unsure(run, sure):
+    assert not predict(sure, run.files, target_accuracy=0.3)["unsure"].any()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (
+            0.999,
+            r"cannot promise that 0.999 of its answers are right: that takes 2,995 validation images at least, and",
+        ),
+        (95, "lies between 0 and 1, as 0.95 for 95 %, not 95"),
+        (1.0, "lies between 0 and 1"),
+        (0.0, "lies between 0 and 1"),
+        (float("nan"), "lies between 0 and 1"),
+    ],
+)
+def test_a_target_that_cannot_be_promised_is_one_sentence(run, sure, target, said):
+    with pytest.raises(Hw1Error, match=said):
+        predict(sure, run.files, target_accuracy=target)
+
+
+def test_a_model_that_is_wrong_where_it_is_sure_promises_nothing(sure):
+    known = {"val": Confidences(sure.known["val"].confidence, ~sure.known["val"].right)}
+    with pytest.raises(Hw1Error, match="not even the images that it is surest of, of its 200 validation images"):
+        promise(dataclasses.replace(sure, known=known), 0.9)
+
+
 # ---- which files
 
 
@@ -241,9 +304,20 @@ def contents(path):
         return json.loads(f.metadata()["hw1"]), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
 
 
+def test_a_file_of_format_3_is_read_and_says_that_it_cannot_promise(run, tmp_path):
+    path, (info, tensors) = tmp_path / "old.safetensors", contents(run.cnn.path)
+    for name in [name for name in tensors if name.startswith(("val.", "test."))]:
+        del tensors[name]
+    write_checked(path, tensors, {"hw1": json.dumps(info | {"format": 3})})
+    model = load_model(path, CPU)
+    assert predict(model, run.files[:2]).equals(predict(load_model(run.cnn.path, CPU), run.files[:2]))
+    with pytest.raises(Hw1Error, match="does not hold how sure it was on validation"):
+        predict(model, run.files[:2], target_accuracy=0.9)
+
+
 def test_a_head_on_standardised_features_of_format_1_is_read_as_the_linear_layer_that_it_is(run, tmp_path):
     info, tensors = contents(run.vit_blocks.path)
-    assert info["format"] == 3
+    assert info["format"] == saved.FORMAT
     mean, deviation = torch.randn(tensors["head.weight"].shape[1]), torch.full((1,), 2.0)
     old = tensors | {"head.mean": mean, "head.std": deviation}
     old["head.weight"] = tensors["head.weight"] * deviation

@@ -362,3 +362,22 @@ def test_a_study_of_several_encoders_names_them(results):
 )
 def test_numbers_of_a_column_have_one_precision(name, values, words):
     assert _text(pd.Series(values, name=name)).tolist() == words
+
+
+def test_what_trains_nothing_and_what_is_left_unanswered_have_their_places(results):
+    row = {"model": "nearest neighbours on pixels", "name": "neighbours_pixels", "neighbours": 10, "difference": -0.5}
+    row |= {"difference_low": -0.52, "difference_high": -0.48, "macs": 138240000, "encoder": ""}
+    pd.DataFrame([{"model": "largest class", "name": "largest_class"}, row]).to_csv(
+        results / "baselines.csv", index=False
+    )
+    row = {"model": "CNN, tuned recipe", "name": "cnn", "target_accuracy": 0.95, "reached": True, "test_coverage": 0.8}
+    row |= {"test_coverage_low": 0.79, "test_coverage_high": 0.81}
+    pd.DataFrame([row]).to_csv(results / "coverage.csv", index=False)
+    steps = [{"model": "CNN, tuned recipe", "name": "cnn", "coverage": c, "test_accuracy": 0.9} for c in (0.1, 0.2)]
+    pd.DataFrame(steps).to_csv(results / "accuracy_by_coverage.csv", index=False)
+    soup = page(results)
+    studies, trust = (
+        " ".join(soup.select_one(f"#{name}").get_text(" ").split()) for name in ("studies", "calibration")
+    )
+    assert "Would something untrained have done?" in studies and "-50.00% (-52.00% to -48.00%)" in studies
+    assert "predict --target-accuracy" in trust and "80.00% (79.00% to 81.00%)" in trust and "10% 20%" in trust
