@@ -21,9 +21,10 @@ from hw1_utils.data import Data
 from hw1_utils.experiment import load
 from hw1_utils.features import extract
 from hw1_utils.io.arrays import Rows
+from hw1_utils.io.splits import folds
 from hw1_utils.models import load_encoders
 from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, upper_limit
-from hw1_utils.studies.label_errors import FOLDS, _folds
+from hw1_utils.studies.label_errors import FOLDS
 
 from .common import show
 
@@ -52,7 +53,7 @@ def swap(labels: np.ndarray, share: float, similar: np.ndarray | None, seed: int
 
 def found(inputs: list[Rows], given: np.ndarray, right: np.ndarray) -> list[str]:
     """A row of the table, without its first column."""
-    probabilities, judged = out_of_fold(inputs, given, _folds(given, None, FOLDS, 0), most=50_000)
+    probabilities, judged = out_of_fold(inputs, given, folds(given, None, FOLDS, 0), most=50_000)
     suggested, suspected = contradicted(probabilities, given, judged)
     wrong = given != right
     row = [f"{suspected.mean():.1%}"]
@@ -72,7 +73,7 @@ def table(data: Data, title: str) -> None:
     """All ways of swapping, and none."""
     inputs, labels = features(data)
     began = time.perf_counter()
-    probabilities, _ = out_of_fold(inputs, labels, _folds(labels, None, FOLDS, 0), most=50_000)
+    probabilities, _ = out_of_fold(inputs, labels, folds(labels, None, FOLDS, 0), most=50_000)
     seconds, guesses = time.perf_counter() - began, probabilities.argmax(1)
     confused = np.zeros((len(data.classes),) * 2, int)
     np.add.at(confused, (labels, guesses), 1)

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from .findings import Finding
 from .words import literal, points
+
+
+def finding(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.DataFrame) -> Finding:
+    """What `studies.duplicates` has found, for the front of the conclusion; arguments as of `copies_in_words`."""
+    return Finding(copies_in_words(pairs, images, without), verdict_turns(without))
 
 
 def copies_in_words(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.DataFrame | None = None) -> str:

@@ -2,7 +2,13 @@
 
 import pandas as pd
 
+from .findings import Finding
 from .words import in_points, number
+
+
+def finding(shares: pd.DataFrame, without: pd.DataFrame) -> Finding:
+    """What `studies.label_errors` has found, for the front of the conclusion."""
+    return Finding(f"{suspects_in_words(shares)} {without_in_words(without)}", turns(without))
 
 
 def suspects_in_words(shares: pd.DataFrame) -> str:

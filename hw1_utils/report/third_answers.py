@@ -5,6 +5,7 @@ Written from the tables of `studies.baselines` and `studies.coverage` and nothin
 
 import pandas as pd
 
+from .findings import Finding
 from .words import literal, number, points, sentence
 
 MARGIN = 0.01  # of the leading measure: what lies no further behind, beyond doubt, does as well
@@ -13,6 +14,11 @@ INSTEAD = {
     "neighbours_pixels": "you hardly need a network here",
 }
 WITH_FEATURES = "you hardly need to train here: the frozen encoder and its features of the training images do it"
+
+
+def finding(table: pd.DataFrame) -> Finding:
+    """What `studies.baselines` has found, for the front of the conclusion: it turns where no network is needed."""
+    return Finding(baselines_in_words(table), would_do(table)["name"].isin(INSTEAD).any().item())
 
 
 def would_do(table: pd.DataFrame) -> pd.DataFrame:

@@ -73,9 +73,9 @@ def _better(results: list[Result]) -> Result:
 def _row(one: Baseline, data: Data, test: Split, better: Result) -> dict:
     labels, balanced = test.labels.cpu().numpy(), data.leading == "balanced_accuracy"
     right = one.test == labels
-    difference = metrics.paired_difference(better.correct, right, labels if balanced else None)
+    difference = metrics.paired_difference(better.correct, right, labels if balanced else None, better.groups)
     certain = np.eye(len(data.classes))[one.test]  # a vote is no probability
-    quality = metrics.summary(labels, certain)
+    quality = metrics.summary(labels, certain, better.groups)
     validated = data.val.labels.cpu().numpy()
     return {
         **{name: one.columns[name] for name in ("model", "name", "encoder", "neighbours")},

@@ -26,8 +26,8 @@ def coverage(results: list[Result], target: float = TARGET) -> pd.DataFrame:
         One row per model: model, name, target_accuracy; reached and threshold (empty where validation shows none);
         val_images, least_val_images (without which nothing can be shown), test_images; val_coverage, the share of
         images that is answered, and val_answered_accuracy, that of the answers; test_coverage and
-        test_answered_accuracy, with their 95 % Wilson intervals; and test_accuracy, where all are answered. What has no
-        threshold or no answers is empty.
+        test_answered_accuracy, with their 95 % Wilson intervals (by images, also where these come in groups); and
+        test_accuracy, where all are answered. What has no threshold or no answers is empty.
     """
     known = {
         result.run.title: [

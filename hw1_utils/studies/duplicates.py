@@ -214,6 +214,9 @@ def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd
     measure = results[0].run.data.leading
     labels = test.labels.cpu().numpy()
 
+    def groups(rows: np.ndarray) -> np.ndarray | None:
+        return None if results[0].groups is None else results[0].groups[rows]
+
     def row(title: str, name: str, score: Callable[[np.ndarray], tuple[float, float, float]]) -> dict:
         cells = {"model": title, "name": name, "leading": measure}
         for suffix, rows in (("", np.ones_like(alone)), ("_without", alone)):
@@ -226,7 +229,9 @@ def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd
         row(
             result.run.title,
             result.run.name,
-            lambda rows, guesses=result.test.guesses: metrics.with_interval(labels[rows], guesses[rows], measure),
+            lambda rows, guesses=result.test.guesses: metrics.with_interval(
+                labels[rows], guesses[rows], measure, groups(rows)
+            ),
         )
         for result in results
     ]
@@ -240,7 +245,7 @@ def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd
                 f"{probe.run.title} minus {cnn.run.title}",
                 "difference",
                 lambda rows: metrics.paired_difference(
-                    cnn.correct[rows], probe.correct[rows], labels[rows] if balanced else None
+                    cnn.correct[rows], probe.correct[rows], labels[rows] if balanced else None, groups(rows)
                 ),
             )
         )

@@ -12,6 +12,7 @@ from .. import metrics
 from ..data import Split, at_side
 from ..experiment import Result
 from ..io.files import write_csv
+from ..io.splits import folds
 from ..report import figures
 from .confident_learning import contradicted, margins, out_of_fold, upper_limit
 from .logreg import most_images
@@ -60,7 +61,7 @@ def label_errors(cnn: Result, probe: Result, test: Split) -> LabelErrors:
     probabilities, table["judged"] = out_of_fold(
         inputs,
         labels,
-        _folds(labels, None, FOLDS, context.config.seed),
+        folds(labels, _groups(list(splits.values())), FOLDS, context.config.seed),
         most=most_images(context, inputs[0].shape[1]),
         seed=context.config.seed,
         balanced=context.config.class_weights,
@@ -99,15 +100,10 @@ def _images(split: Split) -> pd.DataFrame:
     return pd.DataFrame({"part": split.name} | columns)
 
 
-def _folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> np.ndarray:
-    """Which of `count` folds each row is in, int64 N: stratified by class, groups (any N values) whole."""
-    _, first, group = np.unique(
-        np.arange(len(labels)) if groups is None else groups, return_index=True, return_inverse=True
-    )
-    order = np.lexsort((np.random.default_rng(seed).permutation(len(first)), labels[first]))
-    fold = np.empty(len(first), np.int64)
-    fold[order] = np.arange(len(first)) % count  # classes in turn, so that the rarest is spread as well
-    return fold[group]
+def _groups(splits: list[Split]) -> np.ndarray | None:
+    """Of the images of all parts, one part after the other."""
+    groups = [split.groups for split in splits if split.groups is not None]
+    return torch.cat(groups).numpy() if groups else None
 
 
 def _shares(part: pd.DataFrame, probabilities: np.ndarray) -> dict[str, float]:
@@ -178,16 +174,17 @@ def without_suspects(cnn: Result, probe: Result, suspects: np.ndarray, most: int
     rows = []
     for name, left_out in {"nothing": suspects[:0], **lists}.items():
         kept = np.setdiff1d(np.arange(len(labels)), left_out)
-        gap = metrics.paired_difference(
-            cnn.correct[kept], probe.correct[kept], labels[kept] if measure == "balanced_accuracy" else None
-        )
+        groups = None if cnn.groups is None else cnn.groups[kept]
+        balanced = labels[kept] if measure == "balanced_accuracy" else None
+        gap = metrics.paired_difference(cnn.correct[kept], probe.correct[kept], balanced, groups)
+        scores = [metrics.with_interval(labels[kept], one.test.guesses[kept], measure, groups) for one in (cnn, probe)]
         rows.append(
             {
                 "left_out": name,
                 "test_images": len(kept),
                 "leading": measure,
-                **_interval("cnn_score", metrics.with_interval(labels[kept], cnn.test.guesses[kept], measure)),
-                **_interval("probe_score", metrics.with_interval(labels[kept], probe.test.guesses[kept], measure)),
+                **_interval("cnn_score", scores[0]),
+                **_interval("probe_score", scores[1]),
                 **_interval("score_difference", gap),
             }
         )

@@ -12,10 +12,11 @@ from hw1_utils import metrics
 from hw1_utils.data import Split
 from hw1_utils.experiment import Result
 from hw1_utils.io.arrays import Room, Rows
+from hw1_utils.io.splits import folds
 from hw1_utils.report import figures
 from hw1_utils.studies import confident_learning
 from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, upper_limit
-from hw1_utils.studies.label_errors import _folds, _short, _shown, label_errors, without_suspects
+from hw1_utils.studies.label_errors import _short, _shown, label_errors, without_suspects
 from hw1_utils.training import Predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +39,7 @@ def swap(labels, rows):
 
 def judge(features, labels, count=5, most=10**6):
     inputs = [Rows(torch.from_numpy(features))]
-    return out_of_fold(inputs, labels, _folds(labels, None, count, 0), most=most)
+    return out_of_fold(inputs, labels, folds(labels, None, count, 0), most=most)
 
 
 # ---- which labels
@@ -75,7 +76,7 @@ def test_every_image_is_judged_by_a_head_that_has_not_seen_it(monkeypatch):
 
     monkeypatch.setattr(confident_learning, "LogisticRegression", Watched)
     monkeypatch.setattr(confident_learning, "make_pipeline", lambda scaler, head: head)
-    fold = _folds(labels, None, 5, 0)
+    fold = folds(labels, None, 5, 0)
     for most, seen in ((100, 48), (20, 20)):
         learnt.clear()
         out_of_fold([Rows(torch.from_numpy(features))], labels, fold, most=most)
@@ -100,18 +101,7 @@ def test_features_that_are_streamed_and_in_parts_say_the_same(monkeypatch):
     monkeypatch.setattr(confident_learning, "CHUNK", 4)
     rows = Rows(torch.from_numpy(features), streamed=True)
     parts = [rows.subset(torch.arange(70)), rows.subset(torch.arange(70, 71)), rows.subset(torch.arange(71, 150))]
-    np.testing.assert_allclose(out_of_fold(parts, labels, _folds(labels, None, 5, 0), most=150)[0], whole, atol=1e-6)
-
-
-@pytest.mark.parametrize("counts", [(50, 50), (1, 2, 3, 40), (1, 1, 1), (1,)])
-def test_folds_spread_each_class_and_keep_groups_whole(counts):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    fold = _folds(labels, None, 5, 0)
-    assert max(np.ptp(np.bincount(fold[labels == k], minlength=5)) for k in range(len(counts))) <= 1
-    assert np.ptp(np.bincount(fold, minlength=5)) <= 1
-    groups = np.arange(len(labels)) // 3
-    fold = _folds(labels, groups, 5, 0)
-    assert all(len(set(fold[groups == group])) == 1 for group in groups)
+    np.testing.assert_allclose(out_of_fold(parts, labels, folds(labels, None, 5, 0), most=150)[0], whole, atol=1e-6)
 
 
 # ---- how many of them
