@@ -32,6 +32,6 @@ def before_the_verdict(findings: Sequence[Finding]) -> str:
     others = [f"- {one.text}" for one in findings if not one.turns]
     blocks = [
         ["**This could turn the verdict below:**", "", *turning],
-        ["What else was found in the data:", "", *others],
+        ["What else was found:" if turning else "What was found in the data:", "", *others],
     ]
     return "".join("\n".join(block) + "\n\n" for block, lines in zip(blocks, (turning, others), strict=True) if lines)

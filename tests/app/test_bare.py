@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -82,6 +83,20 @@ def test_a_package_beside_the_notebook_or_above_it_comes_first(set_up, tmp_path,
     file, output = set_up(tmp_path / "repository" / below)
     assert file == f"{tmp_path}/repository/hw1_utils/__init__.py"
     assert output == "None" and not (tmp_path / "kaggle/temp").exists()
+
+
+def test_an_older_package_above_it_is_passed_by(set_up, tmp_path):
+    older = package(tmp_path / "repository")
+    shutil.rmtree(older / "hw1_utils/app")
+    file, _ = set_up(older / "notebooks")
+    assert file == f"{older}/notebooks/hw1/hw1_utils/__init__.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which nobody may write, root included")
+def test_a_folder_that_cannot_be_written_is_one_sentence(set_up):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        set_up(Path("/proc"))
+    assert "/proc/hw1 cannot be written (" in failed.value.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("place", ["helpers", "datasets/owner/helpers", "datasets/owner/helpers/hw1-main", None])
