@@ -1,5 +1,6 @@
 """`python -m benchmarks.probe`: extraction against the bare encoder, number formats, and the literal pipeline."""
 
+import copy
 import tempfile
 import time
 from dataclasses import replace
@@ -37,7 +38,7 @@ def extraction(data: Data, count: int = IMAGES) -> dict[str, list[float]]:
     """Raw uint8 images to cached features, against the encoder alone on inputs that are ready, and the literal epoch.
 
     Returns:
-        Seconds of each round: bare, fp32 and package for `count` images, literal for LITERAL_IMAGES.
+        Seconds of each round: bare, fused, fp32 and package for `count` images, literal for LITERAL_IMAGES.
     """
     context = data.context
     images, size = data.train.images[:count], context.config.extract_batch_size
@@ -46,6 +47,10 @@ def extraction(data: Data, count: int = IMAGES) -> dict[str, list[float]]:
         encoder.dtype: torch.cat([encoder.preprocess(part) for part in images.split(size)]) for encoder in (fast, plain)
     }
     few = data.subset(LITERAL_IMAGES, seed=0).train
+    fused = copy.deepcopy(fast)
+    for module in fused.backbone.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = True
 
     def bare(encoder) -> None:
         with torch.inference_mode():
@@ -56,11 +61,12 @@ def extraction(data: Data, count: int = IMAGES) -> dict[str, list[float]]:
         with tempfile.TemporaryDirectory() as folder:
             compute(fast, images, size, Path(folder), say=lambda line: None)
 
-    work = {"bare": lambda: bare(fast), "fp32": lambda: bare(plain), "package": package}
+    work = {"bare": lambda: bare(fast), "fused": lambda: bare(fused), "fp32": lambda: bare(plain), "package": package}
     with own_process(*_literal(data, few, few)) as call:
         seconds = side_by_side(work | {"literal": lambda: call("epoch")}, context.device, rounds=3)
     rows = [
         [f"bare encoder, {context.precision.name}", rate(count, seconds["bare"]), ""],
+        ["the same with torch's fused attention", rate(count, seconds["fused"]), ""],
         ["bare encoder, fp32", rate(count, seconds["fp32"]), ""],
         ["`extract`: resize, normalise, encode, pool, hash, cache", rate(count, seconds["package"]), ""],
         ["literal pipeline, of an epoch", rate(len(few), seconds["literal"]), ""],

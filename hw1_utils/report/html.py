@@ -120,7 +120,7 @@ def _text(column: pd.Series) -> pd.Series:
             tiny = known.between(0, 0.001, inclusive="neither").any()
             pattern = "{:,.1f}" if known.max() >= 100 else "{:.3g}" if tiny else "{:.3f}"
         column = column.astype(object).map(pattern.format, na_action="ignore")
-    return column.astype(object).fillna("–")
+    return column.astype(object).where(column.notna(), "–")
 
 
 def _formatted(table: pd.DataFrame) -> pd.DataFrame:
