@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
+from .progress import Progress
+
+FINDER = 1  # one more whenever `twin_clusters` finds others: kept ones are not used again then
 SIDE = 32  # pixels of the pictures that are compared
 WINDOW = 0.75  # of a side: the middle of one picture that is looked for in the other, so shifts of an eighth are found
 BLOCK = 4096  # rows that are compared with as many others at a time
@@ -38,6 +41,13 @@ def digests(images: Tensor) -> list[str]:
     return [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images.numpy()]
 
 
+def exact_clusters(images: Tensor) -> np.ndarray:
+    """Which of N uint8 images are equal, int64 N: the same number."""
+    blocks = pieces(torch.arange(len(images)), images.shape[-1])
+    found = [digest for rows in blocks for digest in digests(images[rows])]
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
 def twin_clusters(images: Tensor) -> np.ndarray:
     """Which images are copies of each other, exact or near, by pixels alone: int64 N, the same number for copies.
 
@@ -46,9 +56,7 @@ def twin_clusters(images: Tensor) -> np.ndarray:
     Args:
         images: uint8 N×3×S×S.
     """
-    side = images.shape[-1]
-    found = [digest for rows in pieces(torch.arange(len(images)), side) for digest in digests(images[rows])]
-    groups = np.unique(found, return_inverse=True)[1]
+    side, groups = images.shape[-1], exact_clusters(images)
     first = torch.from_numpy(np.sort(np.unique(groups, return_index=True)[1]))
     small = torch.cat([pictures(images[rows]) for rows in pieces(first, side)])
     pairs, _ = confirm(small, by_thumbnails(small))
@@ -115,7 +123,8 @@ def propose(count: int, take: Callable[[slice], Tensor], other: Callable[[slice]
     other = other or take
     least = _least(count, take, other)
     blocks = [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    found = [torch.empty(0, 2, dtype=torch.int64)]
+    found, total = [torch.empty(0, 2, dtype=torch.int64)], len(blocks) * (len(blocks) + 1) / 2
+    progress = Progress("  looking for copies", total, "blocks of pairs")
     for i, rows in enumerate(blocks):
         first, hits = take(rows), []
         for columns in blocks[i:]:
@@ -129,6 +138,8 @@ def propose(count: int, take: Callable[[slice], Tensor], other: Callable[[slice]
         a, b = a[order], b[order]
         place = torch.arange(len(a)) - torch.searchsorted(a, a)
         found.append(torch.stack([a, b], 1)[place < MOST])
+        progress.update(total - (len(blocks) - i - 1) * (len(blocks) - i) / 2)
+    progress.close()
     return torch.cat(found)
 
 
@@ -161,11 +172,14 @@ def confirm(small: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         pairs: int64 P×2; one that comes twice counts once.
     """
     pairs, near = torch.unique(pairs, dim=0), _near(small)
-    kept, found = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)]
+    kept, found, done = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)], 0
+    progress = Progress("  comparing pixels", len(pairs), "pairs")
     for part in pairs.split(AT_ONCE) if len(pairs) else ():
         likeness = _likeness(small[part[:, 0]], small[part[:, 1]])
         kept.append(part[likeness >= near])
         found.append(likeness[likeness >= near])
+        progress.update(done := done + len(part))
+    progress.close()
     return torch.cat(kept), torch.cat(found)
 
 
