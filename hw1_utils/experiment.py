@@ -82,7 +82,9 @@ def load(config: Config) -> Data:
     sizes = measure_sizes([str(config.data_path / path) for path in chosen["train"].paths])
     if sizes:  # else no file can be read, which is said with their names when they are decoded
         _check_disk(context, chosen, encoders, sizes)
-    folder, chosen = twins_on_one_side(config.data_path, folder, chosen, config.seed, config.cache_path)
+    folder, chosen = twins_on_one_side(
+        config.data_path, folder, chosen, config.image_size, config.seed, config.cache_path
+    )
     levels = grey_levels(config, folder.parts["train"])
     train, val, test = decode(config, chosen, levels, unreadable=config.results_path / "unreadable.csv").values()
     train, val = (split.to(context.device, context.room) for split in (train, val))

@@ -71,14 +71,16 @@ def load_pixels(root: Path, paths: list[str], side: int, levels: Levels, cache: 
     return images[: len(files) - len(failures)], failures
 
 
-def load_twins(root: Path, parts: list[list[str]], levels: Levels, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+def load_twins(
+    root: Path, parts: list[list[str]], side: int, levels: Levels, cache: Path
+) -> tuple[np.ndarray, np.ndarray]:
     """Which files are copies of each other, exact ones and near ones as well: see `twins.twin_clusters`.
 
-    Going by their pixels at a side of 32, which are cached as those of `load_pixels` are: where that is the side the
-    models see, nothing is decoded twice. A file that cannot be read has no copies.
+    They are decoded to 32 pixels a side for it, once. A file that cannot be read has no copies.
 
     Args:
         parts: lists of paths, relative to the data folder.
+        side: that the models see; if it is 32 the arrays of `load_pixels` do, so that nothing is decoded twice.
         levels: as from `load_levels`.
         cache: the folder in which the answer is kept; it does not depend on how the files are dealt to the parts.
 
@@ -95,13 +97,16 @@ def load_twins(root: Path, parts: list[list[str]], levels: Levels, cache: Path) 
     if len(paths) >= LONG:
         what = "exact copies" if len(paths) > MOST else "copies"
         print(f"Looking for {what} among {len(paths):,} images, which are to stay on one side of the split")
-    pile, unreadable, rows = torch.zeros(len(paths), 3, twins.SIDE, twins.SIDE, dtype=torch.uint8), [], place
-    for part in parts:
-        images, failures = load_pixels(root, part, twins.SIDE, levels, cache)
-        good = np.array([row for row in range(len(part)) if row not in failures], np.int64)
-        pile[torch.from_numpy(rows[good])] = images
-        unreadable += rows[list(failures)].tolist()
-        rows = rows[len(part) :]
+    if side == twins.SIDE:
+        pile, unreadable, rows = torch.zeros(len(paths), 3, side, side, dtype=torch.uint8), [], place
+        for part in parts:
+            images, failures = load_pixels(root, part, side, levels, cache)
+            pile[torch.from_numpy(np.delete(rows[: len(part)], list(failures)))] = images
+            unreadable += rows[list(failures)].tolist()
+            rows = rows[len(part) :]
+    else:
+        pile, failures = decode([str(root / paths[i]) for i in order], twins.SIDE, levels=levels)
+        unreadable = list(failures)
     exact = twins.exact_clusters(pile)
     near = exact.copy() if len(paths) > MOST else twins.twin_clusters(pile)
     for numbers in (exact, near):

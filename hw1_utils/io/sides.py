@@ -11,11 +11,12 @@ from .folders import Folder, Part
 from .pixels import load_levels, load_twins
 from .splits import part_whole, say_groups
 
-LARGE = 0.2  # of the images: copies of copies that are as many cannot be kept together, nor half of a class
+LARGE = 0.2  # of all images: so many copies of copies are not kept together, nor is more than half of a class
+FEW = 5  # images that in a small folder are more than that and do no harm
 
 
 def twins_on_one_side(
-    root: Path, folder: Folder, chosen: dict[str, Part], seed: int, cache: Path
+    root: Path, folder: Folder, chosen: dict[str, Part], side: int, seed: int, cache: Path
 ) -> tuple[Folder, dict[str, Part]]:
     """(the folder, which files are train, val and test), with no copy of an image on another side of a split.
 
@@ -27,6 +28,7 @@ def twins_on_one_side(
         root: the data folder.
         folder: as it is read or, where it has no test, as `put_aside` returns it.
         chosen: as from `choose`.
+        side: of the images that the models see, in pixels.
         cache: the folder in which pixels and copies are kept: see `load_twins`.
     """
     if "val" in folder.parts:
@@ -34,19 +36,18 @@ def twins_on_one_side(
     made = ["train", "val"] + ["test"] * (not folder.has_test)
     files = [chosen[name] for name in made]
     levels = load_levels(root, folder.parts["train"].paths, cache)
-    exact, near = load_twins(root, [part.paths for part in files], levels, cache)
+    exact, near = load_twins(root, [part.paths for part in files], side, levels, cache)
     labels = np.concatenate([part.labels for part in files])
-    side = np.repeat(np.arange(len(files)), [len(part) for part in files])
+    of = np.repeat(np.arange(len(files)), [len(part) for part in files])
     twins = _kept_together(exact, near, labels)
-    if _on_several(twins, side).any():
+    if _on_several(twins, of).any():
         with suppress(Hw1Error):  # no split keeps all of them together
             folder, chosen = _split_again(folder, chosen, _on_one_pile(files, twins), seed)
             copies = int((np.bincount(twins)[twins] > 1).sum())
             print(f"  {copies:,} images have copies, exact or near; each stays on the side of its copies")
     paths = [path for part in files for path in part.paths]
-    sides = {path: number for number, name in enumerate(made) for path in chosen[name].paths}
-    rows = np.array([row for row, path in enumerate(paths) if path in sides])  # groups may have left out some
-    parted = rows[_on_several(near[rows], np.array([sides[paths[row]] for row in rows]))]
+    side_of = {path: number for number, name in enumerate(made) for path in chosen[name].paths}
+    parted = np.flatnonzero(_on_several(near, np.array([side_of[path] for path in paths])))
     if len(parted):
         print(
             f"  {len(parted):,} images, {paths[parted[0]]} for one, are copies of each other on several sides of the "
@@ -65,8 +66,8 @@ def _kept_together(exact: np.ndarray, near: np.ndarray, labels: np.ndarray) -> n
 
 
 def _is_large(clusters: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """bool N: whose cluster holds more than `LARGE` of the images, or several of a class and more than half of it."""
-    large = np.bincount(clusters) > LARGE * len(labels)
+    """bool N: whose cluster holds a large part of the images, or several of a class and more than half of it."""
+    large = np.bincount(clusters) > max(FEW, LARGE * len(labels))
     both, count = np.unique(np.stack([clusters, labels]), axis=1, return_counts=True)
     large[both[0, (count > 1) & (count > np.bincount(labels)[both[1]] / 2)]] = True
     return large[clusters] & (np.bincount(clusters)[clusters] > 1)

@@ -65,10 +65,10 @@ def _series(pairs: pd.DataFrame) -> str:
     ]
     if not (count := sum(several)):
         return ""
-    clusters = f"{count:,} clusters of three or more near copies lie" if count > 1 else "A cluster of near copies lies"
+    clusters, lie = (f"{count:,} clusters", "lie") if count > 1 else ("A cluster", "lies")
     return (
-        f" {clusters} in several parts (`cluster` in duplicates.csv): if it is frames of one film or pictures of "
-        "one patient, say with `groups` what belongs together."
+        f" {clusters} of three or more near copies {lie} in several parts (`cluster` in duplicates.csv): if these are "
+        "frames of one film or pictures of one patient, say with `groups` what belongs together."
     )
 
 

@@ -45,13 +45,13 @@ def copied(root, kind, only=slice(None)):
             KINDS[kind](picture.convert("RGB")).save(path.with_stem(f"{path.stem} {kind}"))
 
 
-def split(root, seed=3, sizes=NO_SIZES):
+def split(root, seed=3, sizes=NO_SIZES, side=32):
     """(the split as it was before copies were looked for, the one without copies on two sides)"""
     folder = read_folder(root, "photos")
     if not folder.has_test:
         folder = put_aside(folder, "photos", seed)
     chosen = choose(folder, "photos", seed, **sizes)
-    return chosen, twins_on_one_side(root, folder, chosen, seed, root.with_name("cache"))[1]
+    return chosen, twins_on_one_side(root, folder, chosen, side, seed, root.with_name("cache"))[1]
 
 
 def sides(chosen):
@@ -72,7 +72,7 @@ def test_no_copy_is_on_another_side(folder, kind, capsys):
     before, after = split(folder)
     assert len(cut(folder, before)) > 8
     assert len(cut(folder, after)) <= (4 if kind == "cropped to 85 %" else 2)  # that the finder does not find
-    _, near = pixels.load_twins(folder, [part.paths for part in after.values()], {}, folder.with_name("cache"))
+    _, near = pixels.load_twins(folder, [part.paths for part in after.values()], 32, {}, folder.with_name("cache"))
     of = dict(zip(sides(after), near.tolist(), strict=True))
     both = {(of[path], side) for path, side in sides(after).items()}
     assert len(both) == len(set(of.values())), "what is found is never parted"
@@ -110,22 +110,25 @@ def test_parts_of_ones_own_are_not_touched(folder):
     assert after is before
 
 
-def test_the_second_run_looks_for_nothing(folder, monkeypatch):
+@pytest.mark.parametrize("side", [32, 64])
+def test_the_second_run_looks_for_nothing(folder, monkeypatch, side):
     copied(folder, "blurred", slice(12))
-    _, first = split(folder)
+    _, first = split(folder, side=side)
     monkeypatch.setattr(pixels, "load_pixels", None)
+    monkeypatch.setattr(pixels, "decode", None)
     monkeypatch.setattr(twins, "twin_clusters", None)
     assert split(folder)[1] == first
     other = split(folder, seed=4)[1]  # the same files, dealt otherwise
     assert not cut(folder, other) and other["val"].paths != first["val"].paths
 
 
-def test_what_cannot_be_read_has_no_copies(folder):
+@pytest.mark.parametrize("side", [32, 64])
+def test_what_cannot_be_read_has_no_copies(folder, side):
     copied(folder, "mirrored", slice(10))
     for i in range(8):
         (folder / "class_0" / f"bad {i}.png").write_bytes(b"no picture")
     paths = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.png"))]
-    exact, near = pixels.load_twins(folder, [paths[::2], paths[1::2]], {}, folder.with_name("cache"))
+    exact, near = pixels.load_twins(folder, [paths[::2], paths[1::2]], side, {}, folder.with_name("cache"))
     order = [*paths[::2], *paths[1::2]]
     for numbers in (exact, near):
         counts = Counter(numbers.tolist())
