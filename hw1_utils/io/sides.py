@@ -49,10 +49,11 @@ def twins_on_one_side(
     side_of = {path: number for number, name in enumerate(made) for path in chosen[name].paths}
     parted = np.flatnonzero(_on_several(near, np.array([side_of[path] for path in paths])))
     if len(parted):
-        print(
-            f"  {len(parted):,} images, {paths[parted[0]]} for one, are copies of each other on several sides of the "
-            "split, being too many to be kept together: if they are a series, say with groups what belongs together"
-        )
+        why = "too many are copies of copies to be kept together: if they are a series, say with groups what belongs so"
+        if files[0].groups is not None:
+            why = "groups and copies tie too many images together"
+        named = f"{len(parted):,} images, {paths[parted[0]]} for one,"
+        print(f"  {named} have copies on another side of the split, as {why}")
     return folder, chosen
 
 

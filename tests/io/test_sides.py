@@ -45,9 +45,9 @@ def copied(root, kind, only=slice(None)):
             KINDS[kind](picture.convert("RGB")).save(path.with_stem(f"{path.stem} {kind}"))
 
 
-def split(root, seed=3, sizes=NO_SIZES, side=32):
+def split(root, seed=3, sizes=NO_SIZES, side=32, groups=None):
     """(the split as it was before copies were looked for, the one without copies on two sides)"""
-    folder = read_folder(root, "photos")
+    folder = read_folder(root, "photos", groups)
     if not folder.has_test:
         folder = put_aside(folder, "photos", seed)
     chosen = choose(folder, "photos", seed, **sizes)
@@ -149,7 +149,7 @@ def test_a_film_is_not_kept_together_and_groups_are_suggested(folder, capsys):
     assert len({where[f"class_0/frame {i}.png"] for i in range(10)}) == 1
     assert cut(folder, after) == ["fr"]
     said = capsys.readouterr().out
-    assert "are copies of each other on several sides" in said and "say with groups what belongs together" in said
+    assert "have copies on another side of the split" in said and "say with groups what belongs" in said
 
 
 def test_a_class_of_nothing_but_copies_is_split_all_the_same(folder, capsys):
@@ -159,6 +159,22 @@ def test_a_class_of_nothing_but_copies_is_split_all_the_same(folder, capsys):
     before, after = split(folder)
     assert after is before
     assert "6 images, same/" in capsys.readouterr().out
+
+
+def test_groups_and_copies_stay_whole_together_or_it_is_said(folder, capsys):
+    def groups_of(path):
+        return path.rsplit("/", 1)[-1][:1]  # tens: four groups
+
+    copied(folder, "mirrored")
+    before, after = split(folder, groups=r"/(\d)\d")
+    assert after is before and "on another side" not in capsys.readouterr().out  # copies are in the same group
+    sides_of = {(groups_of(path), side) for path, side in sides(after).items()}
+    assert len(sides_of) == 4
+    for i, path in enumerate(sorted(folder.glob("*/* mirrored.png"))[::4]):  # now they tie all groups together
+        path.rename(path.with_name(f"{(i + 1) % 4}9 {path.name}"))
+    before, after = split(folder, groups=r"/(\d)\d")
+    assert after is before
+    assert "as groups and copies tie too many images together" in capsys.readouterr().out
 
 
 def test_a_run_trains_on_no_copy_of_what_judges_it(folder, make_smoke_config, toy_folder):
