@@ -35,6 +35,7 @@ from .io.files import read_checked, sha256_tensors, write_csv
 from .io.folders import Folder, Part, read_folder
 from .io.images import Sizes, measure_sizes
 from .io.progress import Progress, history_table
+from .io.sides import twins_on_one_side
 from .io.splits import choose, put_aside
 from .io.table import read_table
 from .io.toy import make_toy_folder
@@ -81,6 +82,9 @@ def load(config: Config) -> Data:
     sizes = measure_sizes([str(config.data_path / path) for path in chosen["train"].paths])
     if sizes:  # else no file can be read, which is said with their names when they are decoded
         _check_disk(context, chosen, encoders, sizes)
+    folder, chosen = twins_on_one_side(
+        config.data_path, folder, chosen, config.image_size, config.seed, config.cache_path
+    )
     levels = grey_levels(config, folder.parts["train"])
     train, val, test = decode(config, chosen, levels, unreadable=config.results_path / "unreadable.csv").values()
     train, val = (split.to(context.device, context.room) for split in (train, val))

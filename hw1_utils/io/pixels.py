@@ -1,18 +1,23 @@
-"""Decoded images, kept beside the data folder under a key that names all they depend on."""
+"""Decoded images, and which are copies, kept beside the data folder under a key that names all they depend on."""
 
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import Hw1Error
+from . import twins
 from .arrays import cached_array, load_array
 from .files import file_version, read_checked, write_checked
 from .images import READING, Levels, decode, measure_levels
 
 LEVELS_FROM = 200  # images, about
+LONG = 10_000  # images among which copies are looked for, from which on it is said beforehand: half a minute for 50,000
+MOST = 200_000  # among more only exact copies are looked for: near ones take a time that grows with the square
 
 
 def load_levels(root: Path, paths: list[str], cache: Path) -> Levels:
@@ -64,6 +69,51 @@ def load_pixels(root: Path, paths: list[str], side: int, levels: Levels, cache: 
             images[to] = images[row]  # closes the gaps
         notes["unreadable"] = {str(row): why for row, why in failures.items()}
     return images[: len(files) - len(failures)], failures
+
+
+def load_twins(
+    root: Path, parts: list[list[str]], side: int, levels: Levels, cache: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which files are copies of each other, exact ones and near ones as well: see `twins.twin_clusters`.
+
+    They are decoded to 32 pixels a side for it, once. A file that cannot be read has no copies.
+
+    Args:
+        parts: lists of paths, relative to the data folder.
+        side: that the models see; if it is 32 the arrays of `load_pixels` do, so that nothing is decoded twice.
+        levels: as from `load_levels`.
+        cache: the folder in which the answer is kept; it does not depend on how the files are dealt to the parts.
+
+    Returns:
+        exact, near: int64 N each, of all files, part after part; the same number for copies.
+    """
+    paths = [path for part in parts for path in part]
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    place = np.argsort(order)  # of each file in the pile, which is sorted
+    versions = (f"{paths[i]} {file_version(root / paths[i])}" for i in order)
+    kept = cache / f"twins-{_key([f'{twins.FINDER} {READING} {sorted(levels.items())}', *versions])}.safetensors"
+    if known := read_checked(kept):
+        return tuple(known[0][name].numpy()[place] for name in ("exact", "near"))
+    if len(paths) >= LONG:
+        what = "exact copies" if len(paths) > MOST else "copies"
+        print(f"Looking for {what} among {len(paths):,} images, which are to stay on one side of the split")
+    if side == twins.SIDE:
+        pile, unreadable, rows = torch.zeros(len(paths), 3, side, side, dtype=torch.uint8), [], place
+        for part in parts:
+            images, failures = load_pixels(root, part, side, levels, cache)
+            pile[torch.from_numpy(np.delete(rows[: len(part)], list(failures)))] = images
+            unreadable += rows[list(failures)].tolist()
+            rows = rows[len(part) :]
+    else:
+        pile, failures = decode([str(root / paths[i]) for i in order], twins.SIDE, levels=levels)
+        unreadable = list(failures)
+    exact = twins.exact_clusters(pile)
+    near = exact.copy() if len(paths) > MOST else twins.twin_clusters(pile)
+    for numbers in (exact, near):
+        numbers[unreadable] = numbers.max(initial=-1) + 1 + np.arange(len(unreadable))
+    with suppress(Hw1Error):  # see `load_levels`
+        write_checked(kept, {"exact": torch.from_numpy(exact), "near": torch.from_numpy(near)})
+    return exact[place], near[place]
 
 
 def _key(lines: Iterable[str]) -> str:

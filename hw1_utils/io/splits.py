@@ -20,18 +20,17 @@ def put_aside(folder: Folder, shown: str, seed: int) -> Folder:
         Hw1Error: there are too few images, or groups.
     """
     part = folder.parts["train"]
-    count, together = images_for_test(part), merged(part.groups, part.twins)
-    if together is not None:
-        aside = _whole_groups(part, together, count, shown, seed, every="the test")
-        test, train = np.flatnonzero(aside), np.flatnonzero(~aside)
-    else:
-        try:
-            train, test = train_test_split(range(len(part)), test_size=count, stratify=part.labels, random_state=seed)
-        except ValueError as error:
-            raise Hw1Error(
-                f"{shown} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each aside "
-                f"for the test{singles(part.labels, part.classes)}; add images, or a test/ of your own."
-            ) from error
+    count = images_for_test(part)
+    if part.groups is not None or part.twins is not None:
+        train, test = part_whole(part, count, shown, seed, every="the test")
+        return replace(folder, parts={"train": train, "test": test})
+    try:
+        train, test = train_test_split(range(len(part)), test_size=count, stratify=part.labels, random_state=seed)
+    except ValueError as error:
+        raise Hw1Error(
+            f"{shown} has {len(part)} images in {len(part.classes)} classes: too few to put a fifth of each aside "
+            f"for the test{singles(part.labels, part.classes)}; add images, or a test/ of your own."
+        ) from error
     return replace(folder, parts={"train": part.take(sorted(train)), "test": part.take(sorted(test))})
 
 
@@ -58,7 +57,7 @@ def choose(
         train = _some(part, "train_size", train_size, seed)
         val = parts["val"]
         rows = stratified_subset(np.array(val.labels), val_size or len(val), seed)
-        return _said({"train": train, "val": val.take(rows), "test": test})
+        return say_groups({"train": train, "val": val.take(rows), "test": test})
     tenth = max(len(part.classes), round(0.1 * len(labels)))
     wanted = {"train": train_size, "val": val_size}
     val_size = val_size or tenth
@@ -67,16 +66,11 @@ def choose(
         print(f"{shown} has {len(labels):,} images to train on: all are used, a tenth to validate.")
         train_size, val_size = len(labels) - tenth, tenth
         wanted = dict.fromkeys(wanted)
-    together = merged(part.groups, part.twins)
-    if together is not None:
-        share = round(len(labels) * val_size / (train_size + val_size))
-        aside = _whole_groups(part, together, share, shown, seed)
-        train = _some(part.take(np.flatnonzero(~aside)), "train_size", wanted["train"], seed)
-        val = part.take(np.flatnonzero(aside))
+    if part.groups is not None or part.twins is not None:
+        train, val = part_whole(part, round(len(labels) * val_size / (train_size + val_size)), shown, seed)
+        train = _some(train, "train_size", wanted["train"], seed)
         val = val.take(stratified_subset(np.array(val.labels), wanted["val"] or len(val), seed))
-        if missing := sorted(set(part.labels) - set(val.labels)):
-            print(f"  no images to validate on: {some([part.classes[label] for label in missing])}")
-        return _said({"train": train, "val": val, "test": test})
+        return say_groups({"train": train, "val": val, "test": test})
     try:
         rows = train_test_split(
             np.arange(len(labels)),
@@ -137,22 +131,20 @@ def _bundled(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     return groups
 
 
-def _whole_groups(
-    part: Part, groups: np.ndarray, count: int, shown: str, seed: int, every: str | None = None
-) -> np.ndarray:
-    """bool N: about `count` of the part's images, in whole groups, with as many of each class as they allow.
+def part_whole(part: Part, count: int, shown: str, seed: int, every: str | None = None) -> tuple[Part, Part]:
+    """(the others, about `count` images of the part): groups and twins whole, with as much of each class as they allow.
 
-    It is the one of `folds` that comes nearest; groups then change sides until every class is left on the other one
-    and, as far as that is possible, is on this one as well.
+    It is the one of `folds` that comes nearest. Images without company then change sides until every class has its
+    share, and groups until every class is left on the other side and, as far as that is possible, is on this one.
 
     Args:
-        groups: int64 N, in 0..G-1.
-        every: what the images are for, if every class must be among them.
+        every: what the images are for, if every class must be among them; None: validation, which may lack some.
 
     Raises:
         Hw1Error: with what the groups do not allow.
     """
-    labels, size = np.array(part.labels), np.bincount(groups)
+    labels, groups = np.array(part.labels), merged(part.groups, part.twins)
+    size = np.bincount(groups)
     needed = f"{shown} has {len(size)} group{'s' if len(size) > 1 else ''}, and no group may be cut: "
     if len(size) < 2:
         raise Hw1Error(f"{needed}a split needs two at least; add images of other groups, or parts of your own.")
@@ -167,6 +159,10 @@ def _whole_groups(
         return *sides, abs(int(size[aside].sum()) - count)
 
     aside = min((of_group == number for number in np.unique(fold)), key=lacking).copy()
+    for label, share in enumerate(_shares(labels, count)):
+        more = share - int((aside[groups] & (labels == label)).sum())
+        movable = np.flatnonzero((labels == label) & (size[groups] == 1) & (aside[groups] == (more < 0)))
+        aside[groups[np.random.default_rng(seed).permutation(movable)[: abs(more)]]] = more > 0
     for label in np.flatnonzero(~has[~aside].any(0) & has.any(0)):  # it must be trained on
         back = np.flatnonzero(aside & has[:, label])
         aside[back[size[back].argmin()]] = False
@@ -181,10 +177,20 @@ def _whole_groups(
             f"{needed}{every or 'validation'} and training cannot both have every class{named}; add images of other "
             "groups, or parts of your own."
         )
-    return aside[groups]
+    if not every and lost:
+        print(f"  no images to validate on: {some([part.classes[k] for k in np.flatnonzero(~has[aside].any(0))])}")
+    return part.take(np.flatnonzero(~aside[groups])), part.take(np.flatnonzero(aside[groups]))
 
 
-def _said(parts: dict[str, Part]) -> dict[str, Part]:
+def _shares(labels: np.ndarray, count: int) -> np.ndarray:
+    """How many of `count` rows are of each class, int64 K, as nearly as whole numbers allow."""
+    exact = np.bincount(labels) * count / len(labels)
+    shares = np.floor(exact).astype(np.int64)
+    shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
+    return shares
+
+
+def say_groups(parts: dict[str, Part]) -> dict[str, Part]:
     """The same parts; where there are groups, what was got of them is said."""
     if parts["train"].groups is not None:
         got = [f"{len(part):,} {name} images of {len(set(part.groups)):,}" for name, part in parts.items()]

@@ -33,6 +33,7 @@ def copies_in_words(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.
         lie = "lies" if len(unlike) == 1 else "lie"
         labels = f"{len(unlike):,} of {len(pairs):,} listed pairs {lie}" if len(pairs) > 1 else "The pair lies"
         text += f" {labels} under different labels: look at these first."
+    text += _series(pairs)
     tested, leaks = images["test"], pairs[_leaks(pairs)]
     twins = leaks["path_b"].nunique()
     if not twins:
@@ -53,6 +54,22 @@ def verdict_turns(without: pd.DataFrame) -> bool:
         return False
     row = difference.iloc[0]
     return _verdict(row, "") != _verdict(row, "_without")
+
+
+def _series(pairs: pd.DataFrame) -> str:
+    """A sentence where near copies of three images or more lie in several parts: they may be a series."""
+    near = pairs[pairs["kind"] == "near"]
+    several = [
+        len(_paths(cluster)) >= 3 and (cluster["part_a"] != cluster["part_b"]).any()
+        for _, cluster in near.groupby("cluster")
+    ]
+    if not (count := sum(several)):
+        return ""
+    clusters, lie = (f"{count:,} clusters", "lie") if count > 1 else ("A cluster", "lies")
+    return (
+        f" {clusters} of three or more near copies {lie} in several parts (`cluster` in duplicates.csv): if these are "
+        "frames of one film or pictures of one patient, say with `groups` what belongs together."
+    )
 
 
 def _on_the_rest(without: pd.DataFrame) -> str:

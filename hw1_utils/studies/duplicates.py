@@ -26,7 +26,7 @@ CONFIRM_SIDE = 256  # pixels: files that look equal at `image_size` are decoded 
 AT_ONCE = 64  # of them in memory
 HUBS = 8  # members of a group of equal pictures that the others are listed with: of large groups not every pair is
 SHOWN = 24  # pairs in the gallery
-COLUMNS = ["path_a", "part_a", "label_a", "path_b", "part_b", "label_b", "likeness", "kind", "same_label"]
+COLUMNS = ["path_a", "part_a", "label_a", "path_b", "part_b", "label_b", "likeness", "kind", "same_label", "cluster"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def duplicates(results: list[Result], test: Split) -> Duplicates:
     Writes duplicates.csv, duplicates.png and without_twins.csv.
 
     `likeness` is 1 for exact copies, else the correlation of the aligned pictures. Of more than 8 equal pictures not
-    every pair is listed, but each with the first of every part and label.
+    every pair is listed, but each with the first of every part and label. `cluster` is the same number for copies of
+    copies, as the frames of a film may be: counted from 0, in the order of the table.
     """
     run = results[0].run
     data, folder = run.data, run.context.config.results_path
@@ -181,10 +182,11 @@ def _listed(pile: _Pile, groups: np.ndarray, near: Tensor, likeness: Tensor) -> 
         likeness=list(found.values()), kind=["exact" if pair in exact else "near" for pair in found]
     )
     table["same_label"] = table["label_a"] == table["label_b"]
+    table["cluster"] = twins.clusters(groups, near.numpy())[order[:, 0]]
     inside, leak = table["part_a"] == table["part_b"], (table["part_a"] == "train") & (table["part_b"] == "test")
     a, b = order.T
     table = table.iloc[np.lexsort((b, a, -table["likeness"], table["kind"] == "near", inside, ~leak))]
-    return table[COLUMNS].reset_index(drop=True)
+    return table[COLUMNS].assign(cluster=pd.factorize(table["cluster"])[0]).reset_index(drop=True)
 
 
 def _hubs(about: pd.DataFrame) -> np.ndarray:

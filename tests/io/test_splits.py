@@ -160,6 +160,18 @@ def test_groups_are_split_about_as_finely_as_asked_for_and_stratified():
     assert again["val"].paths != sides["val"].paths and again["test"].paths == sides["test"].paths
 
 
+def test_where_few_images_have_company_sizes_and_classes_are_exact():
+    labels = np.repeat(np.arange(3), [300, 200, 100])
+    twins = np.arange(600)
+    twins[:40:2] = twins[1:40:2]
+    whole = part(labels, twins=twins)
+    folder = put_aside(Folder({"train": whole}, has_test=False), "photos", 1)
+    sides = choose(folder, "photos", 1, **SIZES)
+    counts = {name: np.bincount(side.labels).tolist() for name, side in sides.items()}
+    assert counts == {"train": [216, 144, 72], "val": [24, 16, 8], "test": [60, 40, 20]}
+    assert not set(sides["train"].twins) & set(sides["val"].twins + sides["test"].twins)
+
+
 def test_a_class_of_two_groups_has_one_on_either_side():
     labels = np.repeat(np.arange(10), 20)
     folder = put_aside(Folder({"train": part(labels, np.arange(200) // 10)}, has_test=False), "birds", 0)

@@ -184,6 +184,7 @@ def test_copies_are_listed_drawn_and_told(data, test, with_features):
     assert len(listed) == 3 and listed.items() >= LEAKS.items()
     assert list(found.pairs.columns) == COLUMNS and set(pairs_of(found.pairs.head(2))) == set(LEAKS)
     assert found.pairs["same_label"].tolist() == [False, True, True]
+    assert found.pairs["cluster"].tolist() == [0, 1, 2]
     folder = data.context.config.results_path
     pd.testing.assert_frame_equal(pd.read_csv(folder / "duplicates.csv"), found.pairs, rtol=1e-4)
     with Image.open(found.gallery) as picture:
@@ -220,8 +221,8 @@ def test_one_kind_of_model_has_no_difference_and_no_image_may_be_left(data, test
 IMAGES = {"train": 80, "val": 10, "test": 10}
 
 
-def row(a="train", b="test", kind="exact", same=True, number=0):
-    return [f"{a}/{number}", a, "cat", f"{b}/x{number}", b, "cat" if same else "dog", 1.0, kind, same]
+def row(a="train", b="test", kind="exact", same=True, number=0, cluster=0):
+    return [f"{a}/{number}", a, "cat", f"{b}/x{number}", b, "cat" if same else "dog", 1.0, kind, same, cluster]
 
 
 def table_of(*rows):
@@ -257,6 +258,27 @@ def test_no_copies_in_words():
 def test_copies_in_words(rows, expected):
     said = copies_in_words(table_of(*rows), IMAGES)
     assert all(words in said for words in expected), said
+
+
+@pytest.mark.parametrize(
+    "rows, said",
+    [
+        (
+            [row(kind="near"), row("train", "val", "near", number=0)],
+            "A cluster of three or more near copies lies in several parts",
+        ),
+        (
+            [row(kind="near", number=i, cluster=i // 2) for i in range(4)],
+            "2 clusters of three or more near copies lie in several parts",
+        ),
+        ([row(kind="near", number=i, cluster=i) for i in range(4)], ""),  # pairs
+        ([row("train", "train", "near", number=i) for i in range(4)], ""),
+        ([row(number=i) for i in range(4)], ""),  # equal files are no series
+    ],
+)
+def test_series_are_suggested_where_near_copies_form_clusters_across_parts(rows, said):
+    text = copies_in_words(table_of(*rows), IMAGES)
+    assert said in text and ("say with `groups` what belongs together" in text) == bool(said)
 
 
 @pytest.mark.parametrize(
