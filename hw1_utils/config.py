@@ -30,7 +30,7 @@ PROFILES: Mapping[str, dict] = {
         "train_size": 5000,
         "val_size": 1000,
         "test_size": 2000,
-        "cnn_epochs": 24,
+        "cnn_epochs": 20,
         "cnn_batch_size": 64,
         "extract_batch_size": 32,
         "profile_batch_size": 4,

@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from hw1_utils.config import ROOT
 from hw1_utils.measure import profiling
@@ -63,6 +64,41 @@ def test_operator_calls_are_the_aten_events_of_the_file(trace):
     table = trace.operators.set_index("operator")
     assert table["calls"].filter(like="aten::").sum() == trace.operator_calls
     assert table.loc["aten::linear", "calls"] == 50  # one layer, 50 steps
+
+
+def test_operators_are_those_of_torchs_own_table(tmp_path):
+    """With overloads, nested operators, a backward pass and an optimiser's annotation."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    optimizer = torch.optim.AdamW(model.parameters())
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        for _ in range(3):
+            nn.functional.cross_entropy(model(torch.randn(4, 3, 8, 8)), torch.arange(4)).backward()
+            optimizer.step()
+    profiler.export_chrome_trace(str(tmp_path / "trace.json"))
+    found = profiling.operators(json.loads((tmp_path / "trace.json").read_text())["traceEvents"], CPU)
+    torchs = {e.key: (e.count, e.self_cpu_time_total / 1e3) for e in profiler.key_averages()}
+    assert dict(zip(found["operator"], found["calls"], strict=True)) == {name: n for name, (n, _) in torchs.items()}
+    assert found["self_ms"].tolist() == pytest.approx([torchs[name][1] for name in found["operator"]], abs=1e-3)
+    assert found["self_ms"].is_monotonic_decreasing
+
+
+def test_on_a_gpu_an_operators_own_time_is_that_of_the_kernels_it_launched():
+    def event(category, name, start, duration, number, thread=1):
+        about = {"ph": "X", "cat": category, "name": name, "tid": thread, "ts": start, "dur": duration}
+        return about | {"args": {"External id": number}}
+
+    events = [
+        event("cpu_op", "aten::linear", 0, 90, 1),
+        event("cpu_op", "aten::addmm", 10, 60, 2),
+        event("cuda_runtime", "cudaLaunchKernel", 20, 5, 2),
+        event("kernel", "gemm", 200, 3000, 2, thread=7),
+        event("kernel", "bias", 3200, 1000, 2, thread=7),
+        event("cpu_op", "aten::copy_", 100, 10, 3),
+        event("gpu_memcpy", "Memcpy HtoD", 5000, 500, 3, thread=7),
+    ]
+    table = profiling.operators(events, torch.device("cuda")).set_index("operator")
+    assert table["self_ms"].to_dict() == {"aten::addmm": 4.0, "aten::copy_": 0.5, "aten::linear": 0.0}
+    assert table["calls"].tolist() == [1, 1, 1]
 
 
 def test_operator_shares_sum_to_one_in_falling_order(trace):
