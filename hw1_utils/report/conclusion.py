@@ -12,7 +12,7 @@ import pandas as pd
 
 from .. import metrics
 from ..io.files import atomic
-from .findings import Finding, before_the_verdict, write_findings
+from .findings import Finding, after_the_verdict, before_the_verdict, write_findings
 from .words import faster, in_points, literal, number, points, sentence, times
 
 UNTAUGHT = ("tuned", "short")  # recipes of a CNN, to that of which with its epochs the next adds a teacher
@@ -33,7 +33,7 @@ def write(
 
     And findings.csv, so that the page, too, has what could turn the verdict in front of it.
     """
-    text = before_the_verdict(findings) + comparison
+    text = before_the_verdict(findings) + comparison + after_the_verdict(findings)
     if curve is not None:
         pays = f"({_measure(curve)} on validation) {how_many_images(curve)}"
         text += f"\n**How many images before your own CNN pays?** {pays}\n"

@@ -197,6 +197,9 @@ def convergence(histories: dict[str, pd.DataFrame], names: list[str], before: li
     epochs.set_ylabel("validation accuracy")
     seconds.set_xlabel("seconds of training, feature extraction and teacher included (log scale)")
     seconds.set_xscale("log")
+    seconds.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    seconds.xaxis.set_major_formatter("{x:,g}")
+    seconds.xaxis.set_minor_formatter(NullFormatter())
     _legend(figure, epochs, "lower", columns=3)
     return figure
 

@@ -1,4 +1,4 @@
-"""What the studies of the data have found, in front of the verdict: some of it could turn that."""
+"""What the studies of the data have found: in front of the verdict, where it could turn that, else below it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,15 +23,20 @@ def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
 
 
 def before_the_verdict(findings: Sequence[Finding]) -> str:
-    """As Markdown, to stand above the conclusion: what could turn it first, in bold, then the others; or nothing.
+    """What could turn the verdict, as Markdown to stand above the conclusion, in bold; or nothing.
 
-    Bold words in a finding that could turn the verdict are as bold as the rest: Markdown has no bold in bold.
+    Bold words in such a finding are as bold as the rest: Markdown has no bold in bold.
     """
     # `literal` writes a name's own asterisks as \\*, so two in a row are always markup.
     turning = [f"- **{one.text.replace('**', '')}**" for one in findings if one.turns]
+    return _block("**This could turn the verdict below:**", turning) + "\n" if turning else ""
+
+
+def after_the_verdict(findings: Sequence[Finding]) -> str:
+    """What else was found, as Markdown to stand below the conclusion; or nothing."""
     others = [f"- {one.text}" for one in findings if not one.turns]
-    blocks = [
-        ["**This could turn the verdict below:**", "", *turning],
-        ["What else was found:" if turning else "What was found in the data:", "", *others],
-    ]
-    return "".join("\n".join(block) + "\n\n" for block, lines in zip(blocks, (turning, others), strict=True) if lines)
+    return "\n" + _block("**What the folder hides:**", others) if others else ""
+
+
+def _block(head: str, lines: list[str]) -> str:
+    return "\n".join([head, "", *lines]) + "\n"

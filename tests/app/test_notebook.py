@@ -93,7 +93,7 @@ def test_cells_that_should_show_something_do(executed):
     assert "**Conclusion.**" in said["conclusion"] and "test_vit" in said["conclusion"]
     assert "**Other seeds.**" in said["rest"] and "## Errata" in said["rest"]
     before, after = (OUTPUTS / "results" / "conclusion.md").read_text().split(said["conclusion"])
-    assert said["rest"] == before + after and said["duplicates"] in before and said["label_errors"] in before
+    assert said["rest"] == before + after and said["duplicates"] in after and said["label_errors"] in after
     assert "class CNN(nn.Module)" in said["models"] and "def forward" in said["models"]
     assert said["loop"].startswith("```python\nfor step,") and "loss).backward()" in said["loop"]
 

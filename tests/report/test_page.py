@@ -250,7 +250,7 @@ def test_what_could_turn_the_verdict_stands_before_it(results):
         box.find_next("p", class_="lead") is not None and soup.select_one("p.lead").find_next(class_="turning") is None
     )
     told = soup.select_one("#conclusion").get_text()
-    places = [told.index(words) for words in ("Without twins", "Labels: 1%.", "Convergence.")]
+    places = [told.index(words) for words in ("Without twins", "Convergence.", "Labels: 1%.")]
     assert places == sorted(places)
     write(results, "compared\n", findings=findings[:1])
     assert page(results).select_one(".turning") is None
