@@ -113,8 +113,8 @@ def halving(work: Callable[[int], T], size: int) -> tuple[int, T]:
 def one_thread_each() -> Iterator[ThreadPoolExecutor]:
     """Workers on a CPU, as many as torch has threads, each of which computes with one: for work that is many alike.
 
-    Passes beside one another do not wait for each other after every operator, as threads within a pass do. (On 2 cores
-    a frozen ViT-Tiny is 1.2 times as fast, see benchmarks/README.md.)
+    Passes beside one another do not wait for each other after every operator, as threads within a pass do (what it
+    gives on 2 cores: benchmarks/README.md).
     """
     threads = torch.get_num_threads()
     try:
