@@ -256,6 +256,11 @@ class Run:
             "extract_batch_size, or take device='cpu'."
         )
 
+    def bring_back(self) -> None:
+        """Put what a lost runtime had of this run, as far as there is a copy, in the place of what is here."""
+        if self.context.backup.restore(self.folder, f"runs/{self.name}"):
+            print("  brought back from its copy in backup_dir")
+
     def checkpoint(self, name: str) -> Checkpoint:
         """Where a training is kept after each epoch: an interrupted one continues, a finished one is used."""
 
@@ -484,12 +489,8 @@ def _prepare(run: Run) -> None:
     clear_emptied(config.runs_path)
     if config.fresh:
         shutil.rmtree(state, ignore_errors=True)
-    elif (
-        backup.folder
-        and read_checked(state / "checkpoint.safetensors") is None
-        and backup.restore(run.folder, f"runs/{run.name}")
-    ):
-        print("  brought back from its copy in backup_dir")
+    elif backup.folder and read_checked(state / "checkpoint.safetensors") is None:
+        run.bring_back()
 
 
 def fit_run(run: Run, **options: object) -> tuple[nn.Module, list[dict]]:

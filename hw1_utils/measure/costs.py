@@ -40,9 +40,8 @@ def measure_costs(run: "Run") -> Costs:
     place = run.folder / "state" / "costs.safetensors"
     steps = {"profile_steps": run.context.config.profile_steps, "images a step": run.from_pixels.batch_size}
     settings = run.depends_on() | steps
-    new = not (place.parent.exists() or run.context.config.fresh)
-    if new and run.context.backup.restore(run.folder, f"runs/{run.name}"):  # a lost runtime has been here
-        print("  brought back from its copy in backup_dir")
+    if not (place.parent.exists() or run.context.config.fresh):
+        run.bring_back()
     _, kept = read_checked(place) or ({}, {})
     if run.context.config.fresh or kept.get("settings") != settings:
         place.unlink(missing_ok=True)  # it speaks of the trace that is replaced now

@@ -15,6 +15,7 @@ from ..experiment import Result, Run, as_they_are
 from ..io.files import write_csv
 from ..measure import profiling
 from ..report import figures
+from .common import compared, interval_columns
 from .neighbours import Neighbours, pixels
 
 COUNTS = (1, 5, 10, 20, 50, 100, 200)  # neighbours to choose from on validation; DINO's evaluation tries 10 to 200
@@ -46,7 +47,8 @@ def baselines(results: list[Result], test: Split) -> pd.DataFrame:
         model's, with its 95 % interval (see `metrics.paired_difference`).
     """
     data = results[0].run.data
-    better = _better(results)
+    pair = [result for result in compared(results) if result]
+    better = max(pair or results, key=lambda result: result.quality[data.leading])
     found = [_largest_class(data, test), _on_pixels(data, test)]
     found += [_on_features(result.run, test) for result in results if result.run.variant == "cls"]
     table = pd.DataFrame([_row(one, data, test, better) for one in found])
@@ -60,14 +62,6 @@ def baselines(results: list[Result], test: Split) -> pd.DataFrame:
     ]
     figures.save(figures.baselines(table, pd.DataFrame(trained)), folder / "baselines.png")
     return table
-
-
-def _better(results: list[Result]) -> Result:
-    """Of the two that the conclusion compares, as far as they are there: the first CNN, the plain probe best on val."""
-    cnn = [result for result in results if result.run.kind == "cnn"][:1]
-    plain = [result for result in results if result.run.variant == "cls"]
-    probe = sorted(plain, key=lambda result: result.trained.val_score)[-1:]
-    return max([*cnn, *probe] or results, key=lambda result: result.quality[result.run.data.leading])
 
 
 def _row(one: Baseline, data: Data, test: Split, better: Result) -> dict:
@@ -87,7 +81,7 @@ def _row(one: Baseline, data: Data, test: Split, better: Result) -> dict:
         "test_images": len(test),
         **{name: one.columns[name] for name in ("macs", "total_training_seconds", "inference_images_per_second")},
         "compared_with": better.run.title,
-        **dict(zip(("difference", "difference_low", "difference_high"), difference, strict=True)),
+        **interval_columns("difference", difference),
     }
 
 

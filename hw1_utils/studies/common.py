@@ -1,10 +1,10 @@
-"""What several studies need: a training without trace and logs, columns of validation, a fair choice of images."""
+"""What several studies need: a training without trace and logs, scores of some images, a fair choice of images."""
 
 import numpy as np
 
 from .. import metrics
 from ..data import Data, Split
-from ..experiment import Run, fit_run
+from ..experiment import Result, Run, fit_run
 from ..training import Predictions, evaluate
 
 
@@ -24,11 +24,40 @@ def val_columns(data: Data, val: Predictions) -> dict:
     """Accuracy on validation, and the measure that leads on `data`, the whole run's, with its interval."""
     groups = None if data.val.groups is None else data.val.groups.numpy()
     scores = metrics.with_interval(val.labels.numpy(), val.guesses, data.leading, groups)
-    columns = {f"val_score{end}": score for end, score in zip(("", "_low", "_high"), scores, strict=True)}
-    return {"leading": data.leading, "val_accuracy": val.accuracy, **columns}
+    return {"leading": data.leading, "val_accuracy": val.accuracy, **interval_columns("val_score", scores)}
+
+
+def interval_columns(name: str, values: tuple[float, float, float]) -> dict[str, float]:
+    """A value and the ends of its interval as columns: name, name_low, name_high."""
+    return {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), values, strict=True)}
+
+
+def compared(results: list[Result]) -> tuple[Result | None, Result | None]:
+    """The two that the conclusion compares, as far as they are there: the first CNN, the plain probe best on val."""
+    cnn = next((result for result in results if result.run.kind == "cnn"), None)
+    plain = [result for result in results if result.run.variant == "cls"]
+    return cnn, max(plain, key=lambda result: result.trained.val_score, default=None)
+
+
+def score_on(result: Result, rows: np.ndarray) -> tuple[float, float, float]:
+    """The leading measure on some test images (indices or bool N), with its 95 % interval."""
+    labels, groups = result.test.labels.numpy()[rows], None if result.groups is None else result.groups[rows]
+    return metrics.with_interval(labels, result.test.guesses[rows], result.run.data.leading, groups)
+
+
+def difference_on(first: Result, second: Result, rows: np.ndarray) -> tuple[float, float, float]:
+    """The second's leading measure minus the first's on some test images, with its 95 % interval."""
+    balanced = first.run.data.leading == "balanced_accuracy"
+    labels = first.test.labels.numpy()[rows] if balanced else None
+    groups = None if first.groups is None else first.groups[rows]
+    return metrics.paired_difference(first.correct[rows], second.correct[rows], labels, groups)
 
 
 def spread(mask: np.ndarray, most: int) -> np.ndarray:
     """Up to `most` indices, spread evenly over all where the mask holds: not picked, not the first class only."""
-    where = np.flatnonzero(mask)
-    return where[np.linspace(0, len(where) - 1, min(most, len(where))).astype(int)] if len(where) else where
+    return evenly(np.flatnonzero(mask), most)
+
+
+def evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    """Up to `most` of N rows, the first and the last among them, spread evenly over all."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)] if len(rows) and most else rows[:0]

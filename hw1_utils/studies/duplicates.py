@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import metrics
 from ..data import Data, Split, decode
 from ..errors import Hw1Error
 from ..experiment import Result
@@ -21,6 +21,7 @@ from ..io.arrays import Rows
 from ..io.files import write_csv
 from ..io.images import decode as decode_files
 from ..report import figures
+from .common import compared, difference_on, evenly, interval_columns, score_on
 
 CONFIRM_SIDE = 256  # pixels: files that look equal at `image_size` are decoded once more, to this side
 AT_ONCE = 64  # of them in memory
@@ -213,44 +214,19 @@ def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd
     """
     leaks = (pairs["part_a"] == "train") & (pairs["part_b"] == "test")
     alone = ~np.isin(test.paths, list(set(pairs.loc[leaks, "path_b"])))
-    measure = results[0].run.data.leading
-    labels = test.labels.cpu().numpy()
-
-    def groups(rows: np.ndarray) -> np.ndarray | None:
-        return None if results[0].groups is None else results[0].groups[rows]
 
     def row(title: str, name: str, score: Callable[[np.ndarray], tuple[float, float, float]]) -> dict:
-        cells = {"model": title, "name": name, "leading": measure}
+        cells = {"model": title, "name": name, "leading": results[0].run.data.leading}
         for suffix, rows in (("", np.ones_like(alone)), ("_without", alone)):
             values = score(rows) if rows.any() else (np.nan,) * 3
-            names = [f"score{suffix}{end}" for end in ("", "_low", "_high")]
-            cells |= {f"images{suffix}": int(rows.sum()), **dict(zip(names, values, strict=True))}
+            cells |= {f"images{suffix}": int(rows.sum()), **interval_columns(f"score{suffix}", values)}
         return cells
 
-    table = [
-        row(
-            result.run.title,
-            result.run.name,
-            lambda rows, guesses=result.test.guesses: metrics.with_interval(
-                labels[rows], guesses[rows], measure, groups(rows)
-            ),
-        )
-        for result in results
-    ]
-    cnn = next((result for result in results if result.run.kind == "cnn"), None)
-    plain = [result for result in results if result.run.kind == "probe" and result.run.variant == "cls"]
-    if cnn and plain:
-        probe = max(plain, key=lambda result: result.trained.val_score)
-        balanced = measure == "balanced_accuracy"
-        table.append(
-            row(
-                f"{probe.run.title} minus {cnn.run.title}",
-                "difference",
-                lambda rows: metrics.paired_difference(
-                    cnn.correct[rows], probe.correct[rows], labels[rows] if balanced else None, groups(rows)
-                ),
-            )
-        )
+    table = [row(result.run.title, result.run.name, partial(score_on, result)) for result in results]
+    cnn, probe = compared(results)
+    if cnn and probe:
+        title = f"{probe.run.title} minus {cnn.run.title}"
+        table.append(row(title, "difference", partial(difference_on, cnn, probe)))
     return pd.DataFrame(table)
 
 
@@ -260,8 +236,7 @@ def _gallery(pile: _Pile, pairs: pd.DataFrame) -> Figure:
     across = (once["part_a"] != once["part_b"]).to_numpy()
     chosen: list[int] = []
     for rows in (np.flatnonzero(across), np.flatnonzero(~across)):
-        few = min(SHOWN - len(chosen), len(rows))
-        chosen += rows[np.linspace(0, len(rows) - 1, few).astype(int)].tolist() if few else []
+        chosen += evenly(rows, SHOWN - len(chosen)).tolist()
     shown = once.iloc[chosen]
     where = {path: row for row, path in enumerate(pile.about()["path"])}
     sides = [[where[path] for path in shown[f"path_{side}"]] for side in "ab"]

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .. import metrics
 from ..data import Split, at_side
 from ..experiment import Result
 from ..io.files import write_csv
 from ..io.splits import folds
 from ..report import figures
+from .common import difference_on, evenly, interval_columns, score_on
 from .confident_learning import contradicted, margins, out_of_fold, upper_limit
 from .logreg import most_images
 
@@ -123,9 +123,7 @@ def _shares(part: pd.DataFrame, probabilities: np.ndarray) -> dict[str, float]:
 
 def _shown(count: int) -> list[int]:
     """Which of so many ranked suspects are in the gallery."""
-    rest = np.arange(count)[FIRST:]
-    spread = rest[np.linspace(0, len(rest) - 1, min(SPREAD, len(rest))).astype(int)] if len(rest) else rest
-    return [*range(min(FIRST, count)), *spread.tolist()]
+    return [*range(min(FIRST, count)), *evenly(np.arange(count)[FIRST:], SPREAD).tolist()]
 
 
 def _gallery(pictures: list[torch.Tensor], suspects: pd.DataFrame, shown: list[int], path: Path) -> Path:
@@ -164,7 +162,7 @@ def without_suspects(cnn: Result, probe: Result, suspects: np.ndarray, most: int
         nothing would be left: test_images (left), leading, cnn_score and probe_score with their 95 % intervals, and
         score_difference (probe minus CNN, paired) with its.
     """
-    labels, measure = cnn.test.labels.numpy(), probe.run.data.leading
+    labels = cnn.test.labels.numpy()
     most_mistaken = np.argsort(margins(cnn.test.probabilities.numpy(), labels), kind="stable")
     of_cnn = most_mistaken[~cnn.correct[most_mistaken]]
     count = min(most, len(suspects), len(of_cnn))
@@ -174,22 +172,14 @@ def without_suspects(cnn: Result, probe: Result, suspects: np.ndarray, most: int
     rows = []
     for name, left_out in {"nothing": suspects[:0], **lists}.items():
         kept = np.setdiff1d(np.arange(len(labels)), left_out)
-        groups = None if cnn.groups is None else cnn.groups[kept]
-        balanced = labels[kept] if measure == "balanced_accuracy" else None
-        gap = metrics.paired_difference(cnn.correct[kept], probe.correct[kept], balanced, groups)
-        scores = [metrics.with_interval(labels[kept], one.test.guesses[kept], measure, groups) for one in (cnn, probe)]
         rows.append(
             {
                 "left_out": name,
                 "test_images": len(kept),
-                "leading": measure,
-                **_interval("cnn_score", scores[0]),
-                **_interval("probe_score", scores[1]),
-                **_interval("score_difference", gap),
+                "leading": probe.run.data.leading,
+                **interval_columns("cnn_score", score_on(cnn, kept)),
+                **interval_columns("probe_score", score_on(probe, kept)),
+                **interval_columns("score_difference", difference_on(cnn, probe, kept)),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _interval(name: str, values: tuple[float, float, float]) -> dict[str, float]:
-    return {f"{name}{end}": value for end, value in zip(("", "_low", "_high"), values, strict=True)}

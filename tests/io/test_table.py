@@ -162,7 +162,7 @@ REFUSED = {
         "2 of 6 files that labels.csv names are not there: 8.jpg, 9",
     ),
     "outside": (rows() + "../x.jpg,a\n", "names files outside of its own folder (../x.jpg; line 6)"),
-    "elsewhere": (rows() + "/tmp/x.jpg,a\n", "names files outside of its own folder (/tmp/x.jpg; line 6)"),
+    "elsewhere": (rows() + "/other/x.jpg,a\n", "names files outside of its own folder (/other/x.jpg; line 6)"),
     "another drive": (rows() + "C:\\x.jpg,a\n", "names files outside of its own folder (C:/x.jpg; line 6)"),
     "one class": ("path,label\n0.jpg,a\n1.jpg,a\n", "has one class only (a)"),
     "a word that is no part": (

@@ -158,19 +158,14 @@ def rows(right, total, better, leading="accuracy"):
     return table
 
 
+ON_FEATURES = "20 nearest neighbours on features (a\\_\\*b\\*)"
+
+
 @pytest.mark.parametrize(
     ("right", "better", "expected"),
     [
-        (
-            (1000, 3000, 8000),
-            9000,
-            "None of them would do. 20 nearest neighbours on features (a\\_\\*b\\*): 10.0 points be",
-        ),
-        (
-            (1000, 3000, 9010),
-            9000,
-            "**20 nearest neighbours on features (a\\_\\*b\\*): you hardly need to train here: the",
-        ),
+        ((1000, 3000, 8000), 9000, f"None of them would do. {ON_FEATURES}: 10.0 points be"),
+        ((1000, 3000, 9010), 9000, f"**{ON_FEATURES}: you hardly need to train here: the"),
         (
             (1000, 8990, 9010),
             9000,
