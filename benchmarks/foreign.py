@@ -79,7 +79,7 @@ def foreign(side: int) -> dict[str, Tensor]:
 @torch.inference_mode()
 def scores(data: Data, features: Features, trained: list[Trained]) -> dict[str, dict[str, np.ndarray]]:
     """Score -> kind of picture, `val` among them -> how familiar each is."""
-    encoder, size = features.encoder, data.context.config.extract_batch_size
+    encoder, size = features.encoder, data.context.extract_batch_size
     kinds, wide = foreign(data.train.side), trained[-1].run.model.in_features
     rows = {name: torch.cat([encoder(part)[:, :wide] for part in images.split(size)]) for name, images in kinds.items()}
     inputs = {"cnn": kinds, "probe": rows}

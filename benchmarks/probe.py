@@ -41,7 +41,7 @@ def extraction(data: Data, count: int = IMAGES) -> dict[str, list[float]]:
         Seconds of each round: bare, fused, fp32 and package for `count` images, literal for LITERAL_IMAGES.
     """
     context = data.context
-    images, size = data.train.images[:count], context.config.extract_batch_size
+    images, size = data.train.images[:count], context.extract_batch_size
     fast, plain = (load_encoder(context.config, context.device, d) for d in (context.precision.dtype, torch.float32))
     ready = {
         encoder.dtype: torch.cat([encoder.preprocess(part) for part in images.split(size)]) for encoder in (fast, plain)

@@ -46,7 +46,7 @@ def extraction_time(data: Data) -> None:
     """Extraction of growing numbers of images, and at smaller inputs."""
     context, images = data.context, data.train.images
     encoder = load_encoder(context.config, context.device, context.precision.dtype)
-    size, seconds = context.config.extract_batch_size, []
+    size, seconds = context.extract_batch_size, []
     for count in (EXTRACT_SIZES[0], *EXTRACT_SIZES):
         with tempfile.TemporaryDirectory() as folder:
             started = now(context.device)

@@ -121,7 +121,9 @@ class Config:
     weights: str | None = knob(
         None, "file or folder, or random; none: hub, then stand-in", path=True, choices=("random",), env="HW1_WEIGHTS"
     )
-    extract_batch_size: int = knob(64, "images per pass through the frozen encoder", low=1)
+    extract_batch_size: int | None = knob(
+        None, "images per pass through the frozen encoder; none: 64, on a GPU 512", low=1
+    )
     probe_epochs: int = knob(30, "passes over the features", low=1)
     probe_batch_size: int = knob(64, "images a step", low=1)
     probe_lr: float = knob(3e-3, "learning rate of AdamW on standardised features", low=0.0, high=1e3)

@@ -37,6 +37,11 @@ class Context:
     lock: FileLock | None = None  # held for as long as this object lives: no other run writes to the same folder
 
     @property
+    def extract_batch_size(self) -> int:
+        """Images per pass through the frozen encoder; on few a GPU spends its time on starting kernels."""
+        return self.config.extract_batch_size or (64 if self.device.type == "cpu" else 512)
+
+    @property
     def machine(self) -> str:
         """What seconds depend on, in one line: on a GPU hardly on the threads that feed it."""
         stamp = self.environment

@@ -77,7 +77,7 @@ def extract_split(encoder: FrozenEncoder, split: Split, data: Data) -> SplitFeat
             context.computed[key] = compute(
                 encoder,
                 at_side(split, side, context).images,
-                context.config.extract_batch_size,
+                context.extract_batch_size,
                 context.config.cache_path,
                 room=context.room,
                 backup=context.backup,

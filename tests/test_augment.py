@@ -1,14 +1,16 @@
 """Augmentation agrees with torchvision: the same boxes, and for a given box the same pixels."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
 from hw1_utils import augment
-from hw1_utils.augment import Augmentation, jitter, normalize, preview, resized_crop, sample_boxes, shift
+from hw1_utils.augment import Augmentation, jitter, normalize, preview, resize, resized_crop, sample_boxes, shift
 
 SIZE = 32
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
@@ -20,6 +22,19 @@ def generator(seed=0):
 
 def pictures(count):
     return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator())
+
+
+@pytest.mark.parametrize("size", [(96, 96), (16, 40)])
+@pytest.mark.parametrize("on_a_gpu", [False, True])
+def test_resize_gives_pils_pixels(size, on_a_gpu, monkeypatch):
+    if on_a_gpu:  # where torchvision goes by floating point
+        monkeypatch.setattr(TF._geometry, "_do_native_uint8_resize_on_cpu", lambda interpolation: False)
+    images = 255 * (pictures(20) > 127).to(torch.uint8)  # nothing but hard edges
+    expected = [
+        Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BICUBIC) for image in images
+    ]
+    pixels = torch.stack([torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in expected])
+    assert (resize(images, size).int() - pixels.int()).abs().max() <= 2
 
 
 def test_resized_crop_gives_torchvisions_pixels():

@@ -94,7 +94,7 @@ def speed_and_memory(run: "Run") -> dict:
     arithmetic = whole.arithmetic(images.inputs[:1].to(context.device))
     step_seconds = _step_seconds(run)
     batch_size = min(whole.batch_size, len(images))
-    inference_batch, batch_seconds = halving(seconds_for, min(context.config.extract_batch_size, len(images)))
+    inference_batch, batch_seconds = halving(seconds_for, min(context.extract_batch_size, len(images)))
     shape = (batch_size, *images.inputs.shape[1:])
     job = (
         whole.blank,

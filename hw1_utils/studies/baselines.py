@@ -131,13 +131,13 @@ def _nearest(
     encode: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> Baseline:
     """`images`: as the model gets them when it is used; `encode` makes what `train.transform` takes of them."""
-    context, config = data.context, data.context.config
+    context = data.context
     references = Neighbours(train, len(data.classes), context)
     counts = sorted({min(count, len(train)) for count in COUNTS})
     guesses = _guesses(references, val, counts)
     scores = [metrics.score(data.val.labels.cpu().numpy(), each, data.leading) for each in guesses]
     best = int(np.argmax(scores))  # of equally good ones the fewest
-    some = images.take(slice(min(config.extract_batch_size, len(images))))
+    some = images.take(slice(min(context.extract_batch_size, len(images))))
 
     def predict() -> Tensor:
         with torch.inference_mode():

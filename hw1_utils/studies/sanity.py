@@ -62,11 +62,11 @@ def three_batches(data: Data) -> Data | None:
 
 def _runs_on(few: Data, encoders: Sequence[FrozenEncoder]) -> Iterator[Run]:
     """Ordinary runs, one after the other; features of so few images are not worth a place on disk."""
-    config = few.context.config
     yield cnn(few)
     for encoder in encoders:
         images = at_side(few.train, side_for(encoder, few), few.context)
-        values = torch.cat([encoder(part) for part in images.take(slice(None)).split(config.extract_batch_size)])
+        parts = images.take(slice(None)).split(few.context.extract_batch_size)
+        values = torch.cat([encoder(part) for part in parts])
         check_finite(values, encoder)
         rows = SplitFeatures(Rows(values), seconds=0.0)
         for pooling in encoder.poolings:
