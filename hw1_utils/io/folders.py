@@ -136,7 +136,8 @@ def _how_used(parts: dict[str, Part], root: Path) -> str:
 def _notes(found: dict[str, Listing], parts: dict[str, Part], root: Path) -> list[str]:
     """What is odd about the classes and their files, and what becomes of it."""
     notes, classes = [], parts["train"].classes
-    if "val" in parts and (missing := [name for k, name in enumerate(classes) if k not in parts["val"].labels]):
+    validated = set(parts["val"].labels) if "val" in parts else set(range(len(classes)))
+    if missing := [name for k, name in enumerate(classes) if k not in validated]:
         notes.append(f"no images to validate on: {some(missing)}")
     if dropped := [name for place in found.values() for name in _beside_classes(place, root)]:
         notes.append(f"left out, as no class folder: {some(dropped)}")

@@ -229,18 +229,25 @@ def table_of(*rows):
     return pd.DataFrame(list(rows), columns=COLUMNS)
 
 
-def judged(low, low_without, left=8, value=0.9):
+def judged(low, low_without, left=8, value=0.9, among=100):
     """CNN, probe and their difference; its interval begins at `low`."""
     names = ["model", "name", "leading", "images", "score", "score_low", "score_high"]
     names += ["images_without", "score_without", "score_without_low", "score_without_high"]
     rows = [[name, name, "accuracy", 10, value, 0.8, 1.0, left, value, 0.8, 1.0] for name in ("cnn", "vit")]
     ends = [low + 0.1, low, low + 0.2], [low_without + 0.1, low_without, low_without + 0.2]
     rows.append(["vit minus cnn", "difference", "accuracy", 10, *ends[0], left, *ends[1]])
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=names).assign(near_copies_among=among)
 
 
 def test_no_copies_in_words():
     assert copies_in_words(table_of(), IMAGES) == "Among 100 images no copies were found."
+
+
+@pytest.mark.parametrize("rows", [[], [row(kind="near")]])
+def test_near_copies_among_a_part_are_not_taken_for_all(rows):
+    said = copies_in_words(table_of(*rows), IMAGES, judged(0.1, 0.1, among=40))
+    assert "Near copies were looked for among 40 of 100 images: there may be more of them." in said
+    assert "looked for" not in copies_in_words(table_of(*rows), IMAGES, judged(0.1, 0.1))
 
 
 @pytest.mark.parametrize(
