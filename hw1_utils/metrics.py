@@ -258,6 +258,11 @@ def paired_difference(
     return tuple(float(bound) for bound in mean_interval(cells, np.array([1.0, -1.0, 0.0]), errors))
 
 
+def beyond_doubt(low: float, high: float) -> int:
+    """What a 95 % interval of a difference shows: 1, it is above zero; -1, below; 0, neither."""
+    return int(low > 0) - int(high < 0)
+
+
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """Confidence against accuracy: one row for each of 15 equal bins of confidence that holds any sample.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from .. import metrics
 from .findings import Finding
 from .words import literal, points
 
@@ -105,7 +106,7 @@ def _difference(share: float) -> str:
 
 def _verdict(row: pd.Series, suffix: str) -> int:
     """1: the probe is better, -1: the CNN is, 0: neither is shown to be."""
-    return int(row[f"score{suffix}_low"] > 0) - int(row[f"score{suffix}_high"] < 0)
+    return metrics.beyond_doubt(row[f"score{suffix}_low"], row[f"score{suffix}_high"])
 
 
 def _leaks(pairs: pd.DataFrame) -> pd.Series:

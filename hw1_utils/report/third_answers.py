@@ -75,7 +75,13 @@ def coverage_in_words(table: pd.DataFrame) -> str:
     text = [f"Asked for answers of which {_percent(target)} are right, a model may leave images unanswered."]
     text += [sentence(_covered(row)) for _, row in table.iterrows()]
     if table["reached"].any():
-        text.append(f"(Chosen on validation, seen on {_test_images(table.iloc[0])}; 95 % intervals.)")
+        groups = ""
+        if "test_groups" in table:
+            groups = (
+                f" of {table['test_groups'].iloc[0]:,} groups, by which they go; the choice takes images for "
+                "independent, which those of a group may not be"
+            )
+        text.append(f"(Chosen on validation, seen on {_test_images(table.iloc[0])}; 95 % intervals{groups}.)")
     return " ".join(text)
 
 

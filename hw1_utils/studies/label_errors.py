@@ -14,6 +14,7 @@ from ..io.arrays import empty_array
 from ..io.files import write_csv
 from ..io.splits import folds
 from ..report import figures
+from ..report.figures import shortened
 from .common import difference_on, evenly, interval_columns, score_on
 from .confident_learning import contradicted, margins, out_of_fold, own_and_other, upper_limit
 from .logreg import most_images
@@ -140,7 +141,7 @@ def _shown(count: int) -> list[int]:
 def _gallery(pictures: list[torch.Tensor], suspects: pd.DataFrame, shown: list[int], path: Path) -> Path:
     """Above each picture its label, the class suggested, and the part it is in, with the probability of the second."""
     captions = [
-        f"{_short(row.given)}\n{_short(row.suggested)}?\n{row.part}, {row.p_suggested:.2f}"
+        f"{shortened(row.given, NAME)}\n{shortened(row.suggested, NAME)}?\n{row.part}, {row.p_suggested:.2f}"
         for row in suspects.iloc[shown].itertuples(index=False)
     ]
     labels = "label" if len(suspects) == 1 else "labels"
@@ -149,11 +150,6 @@ def _gallery(pictures: list[torch.Tensor], suspects: pd.DataFrame, shown: list[i
         title += f": the {FIRST} most suspicious, then {SPREAD} spread evenly over the others"
     images = torch.cat([picture.cpu() for picture in pictures]) if pictures else torch.empty(0)
     return figures.save(figures.image_grid(images, captions, title, columns=FIRST, caption_lines=3), path)
-
-
-def _short(name: str) -> str:
-    """As much of a class's name as has room above a picture."""
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def without_suspects(cnn: Result, probe: Result, suspects: np.ndarray, most: int) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from hw1_utils.io import twins
 from hw1_utils.io.toy import make_toy_folder
 from hw1_utils.models import load_encoders
 from hw1_utils.report.copies import copies_in_words, verdict_turns
-from hw1_utils.studies.duplicates import COLUMNS, duplicates, exact_copies, without_twins
+from hw1_utils.studies import duplicates as study
+from hw1_utils.studies.duplicates import COLUMNS, duplicates, exact_copies, find_pairs, without_twins
 from hw1_utils.training import Predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -152,6 +153,13 @@ LEAKS = {
     ("train/colour_1/exact.png", "test/colour_0/00000.png"): "exact",
     ("train/colour_2/near.png", "test/colour_2/00003.png"): "near",
 }
+
+
+def test_what_was_found_before_training_is_not_looked_for_again(data, test, monkeypatch):
+    copies = exact_copies(data)
+    monkeypatch.setattr(study, "decode_files", lambda *args, **options: pytest.fail("these were compared before"))
+    found = find_pairs(data, test, None)
+    assert pairs_of(copies) == pairs_of(found[found["kind"] == "exact"])
 
 
 def test_exact_copies_are_found_before_anything_is_trained(data):
