@@ -11,7 +11,8 @@ from .folders import Folder, Part, images_for_test, singles
 from .groups import merged
 
 BUNDLES = 200  # into which rows without company are put, where there are more: the search takes a while for each group
-MANY = 2000  # groups from which on small ones are put into as many bundles, too
+MANY = 2000  # groups from which on all but the `BUNDLES` largest are put into bundles, too,
+FOR_EACH = 4  # for each fold: so few that a class's groups come to all of them
 
 
 def put_aside(folder: Folder, shown: str, seed: int) -> Folder:
@@ -109,7 +110,7 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
     if rows < count:
         raise Hw1Error(f"{rows:,} {what} cannot be dealt into {count} folds: add some, or take fewer folds.")
     if groups is not None:
-        groups = _bundled(labels, groups, seed)
+        groups = _bundled(labels, groups, count, seed)
     if np.unique(labels, return_counts=True)[1].max() < count:
         labels = np.zeros(len(labels), int)  # scikit-learn refuses where every class is that rare
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
@@ -123,7 +124,7 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
     return fold
 
 
-def _bundled(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+def _bundled(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The groups, int64 N, in which many rows that are alone become `BUNDLES` groups, stratified.
 
     So do, of `MANY` groups that are left, all but the largest, by the class that most of their rows have.
@@ -141,7 +142,7 @@ def _bundled(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
         main[of[order]] = label[order]  # of a group's entries the last, the largest, stays
         small = np.argsort(size, kind="stable")[: len(size) - BUNDLES]
         bundle = np.arange(len(size))
-        bundle[small] = len(size) + folds(main[small], None, BUNDLES, seed)
+        bundle[small] = len(size) + folds(main[small], None, FOR_EACH * count, seed)
         groups = bundle[groups]
     return groups
 

@@ -32,7 +32,7 @@ def baselines_in_words(table: pd.DataFrame) -> str:
     reached = [f"{_called(row)} {_with_interval(row, f'test_{measure}')}" for _, row in table.iterrows()]
     text = f"Without any training ({measure.replace('_', ' ')} on test, 95 % intervals): {'; '.join(reached)}."
     if (part := table["train_images"].min()) < (whole := table["train_images"].max()):  # the largest class knows all
-        text += f" The nearest are looked for among {part:,} of {whole:,} training images, a stratified part."
+        text += f" The nearest are looked for among {part:,} of {whole:,} training images."
     enough, level = would_do(table), table[table["difference_high"] >= 0]
     if len(enough):
         row = enough.iloc[0]  # the simplest comes first

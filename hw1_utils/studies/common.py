@@ -55,13 +55,13 @@ def difference_on(first: Result, second: Result, rows: np.ndarray) -> tuple[floa
 
 
 def fair_part(split: Split, most: int, seed: int, what: str) -> np.ndarray:
-    """Rows of a stratified, seeded part of `most`, int64 in order: see `stratified_subset`. All, if there are no more.
+    """Rows of a seeded part of `most`, int64 in order: see `stratified_subset`. All, if there are no more.
 
     Of a part it is said before the work begins; `what`: what is done with it, as "penalties are fitted on".
     """
     rows = stratified_subset(split.labels.cpu().numpy(), most, seed)
     if len(rows) < len(split):
-        print(f"{what} {len(rows):,} of {len(split):,} {split.name} images, a stratified part (seed {seed})")
+        print(f"{what} {len(rows):,} of {len(split):,} {split.name} images, drawn class by class (seed {seed})")
     return rows
 
 

@@ -17,7 +17,7 @@ from ..report import figures
 from ..report.figures import shortened
 from .common import difference_on, evenly, interval_columns, score_on
 from .confident_learning import contradicted, margins, out_of_fold, own_and_other, upper_limit
-from .logreg import most_images
+from .logreg import SECONDS, most_images
 
 FOLDS = 5
 NAME = 17  # characters above a picture of the gallery
@@ -64,7 +64,9 @@ def label_errors(cnn: Result, probe: Result, test: Split) -> LabelErrors:
     most, fold = most_images(context, inputs[0].shape[1], len(classes)), folds(labels, _groups(splits), FOLDS, seed)
     others = len(labels) - int(np.bincount(fold, minlength=FOLDS).min())
     if (learnt_from := min(most, others)) < others:
-        print(f"Labels: each head learns from {most:,} of {others:,} images, a stratified part (seed {seed})")
+        print(f"Labels: each head learns from {most:,} of {others:,} images, drawn class by class (seed {seed})")
+    work = FOLDS * learnt_from * inputs[0].shape[1] * len(classes)
+    print(f"Labels: about {work * SECONDS:,.0f} s for {FOLDS} heads")
     shape, room = (len(labels), int(labels.max()) + 1), context.room.for_a_while()
     probabilities, table["judged"] = out_of_fold(
         inputs,

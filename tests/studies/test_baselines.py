@@ -187,7 +187,7 @@ def test_a_part_of_the_training_images_is_called_one():
     table = rows((1000, 3000, 8000), 10_000, 9000)
     assert "looked for among" not in baselines_in_words(table)
     table["train_images"] = [1_000_000, 50_000, 50_000]
-    assert "among 50,000 of 1,000,000 training images, a stratified part" in baselines_in_words(table)
+    assert "among 50,000 of 1,000,000 training images." in baselines_in_words(table)
 
 
 def test_few_test_images_are_no_proof():
