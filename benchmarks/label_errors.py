@@ -23,7 +23,7 @@ from hw1_utils.features import extract
 from hw1_utils.io.arrays import Rows
 from hw1_utils.io.splits import folds
 from hw1_utils.models import load_encoders
-from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, upper_limit
+from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, own_and_other, upper_limit
 from hw1_utils.studies.label_errors import FOLDS
 
 from .common import show
@@ -66,7 +66,7 @@ def found(inputs: list[Rows], given: np.ndarray, right: np.ndarray) -> list[str]
         ]
     else:
         row += ["", "", "", ""]
-    return [*row, f"{upper_limit(probabilities, given):.1%}"]
+    return [*row, f"{upper_limit(*own_and_other(probabilities, given)):.1%}"]
 
 
 def table(data: Data, title: str) -> None:

@@ -16,7 +16,7 @@ from .io.archives import ARCHIVE, unpacked_path
 from .io.attached import INPUT, Attached, attached
 from .io.cifar10 import archives_among
 from .io.groups import read_pattern
-from .io.table import TABLE
+from .io.listing import TABLE
 from .io.weight_files import DEFAULT_ENCODER, check_named, encoder_among, encoder_named_by, weights_among
 from .questions import STUDIES
 

@@ -26,10 +26,10 @@ from .context import Context, start
 from .data import Data, Samples, Split, decode, grey_levels, pixel_statistics
 from .device import Precision
 from .errors import Hw1Error
-from .features import Features, extract_split, standardization
+from .features import CHUNK, Features, extract_split, standardization
 from .io import cifar10
 from .io.archives import unpack
-from .io.arrays import Rows, check_disk
+from .io.arrays import Room, Rows, check_disk, empty_array
 from .io.checkpoint import Checkpoint
 from .io.files import read_checked, sha256_tensors, write_csv
 from .io.folders import Folder, Part, read_folder
@@ -307,8 +307,7 @@ def cnn(data: Data, name: str = "", *, teacher: "Trained | None" = None, seed: i
         # With the headline's epochs and the start that goes with them: else they might be what makes the difference.
         alike = RECIPES["tuned" if RECIPES[config.cnn_recipe].length == "cnn_epochs" else "short"]
         recipe = replace(recipe, length=alike.length, whitened=alike.whitened)
-        labels = nn.functional.one_hot(targets, len(data.classes)).float()
-        targets = labels.lerp(teacher.train.probabilities.to(context.device), recipe.teacher_weight)
+        targets = _taught(data, teacher, recipe.teacher_weight)
     # On the device from the beginning: copied there for each batch they would make the CPU wait for a GPU.
     transform = Augmentation(recipe.augmentation, data.mean.to(context.device), data.std.to(context.device))
     torch.manual_seed(seed)
@@ -346,6 +345,15 @@ def cnn(data: Data, name: str = "", *, teacher: "Trained | None" = None, seed: i
         ),
         teacher_seconds=teacher.seconds["total_training_seconds"] if teacher else 0.0,
     )
+
+
+def _taught(data: Data, teacher: "Trained", weight: float) -> Tensor:
+    """float32 N×K, on the device: the labels and, with this weight, the teacher's probabilities for them."""
+    labels, said = data.train.labels.cpu(), teacher.train.probabilities
+    mixed, _ = empty_array(tuple(said.shape), data.context.room, data.context.config.cache_path)
+    for rows in torch.arange(len(labels)).split(CHUNK):
+        mixed[rows] = nn.functional.one_hot(labels[rows], len(data.classes)).float().lerp(said[rows], weight)
+    return mixed.to(data.context.device)
 
 
 def probe(features: Features, pooling: str = "cls", *, seed: int | None = None) -> Run:
@@ -468,7 +476,7 @@ def train(run: Run) -> Trained:
             )
             progress.close(f"{run.title}: {history_table(history)}")
         as_labelled = replace(run.train, targets=run.data.train.labels)  # with a teacher it had others
-        on_train, on_val = (evaluate(model, part.in_order(), run.precision) for part in (as_labelled, run.val))
+        on_train, on_val = (judge(run, model, part, run.context.room) for part in (as_labelled, run.val))
     except KeyboardInterrupt:
         fresh = run.context.config.fresh
         then = "starts over, as fresh=True asks" if fresh else "continues after the last finished epoch"
@@ -521,6 +529,13 @@ def fit_run(run: Run, **options: object) -> tuple[nn.Module, list[dict]]:
     return judged(model, optimization), history
 
 
+def judge(run: Run, model: nn.Module, samples: Samples, room: Room) -> Predictions:
+    """What a run's trained model says. Probabilities that find no room, of many images and classes, stay in a file."""
+    shape = (len(samples), len(run.data.classes))
+    place, resident = empty_array(shape, room, run.context.config.cache_path)
+    return evaluate(model, samples.in_order(), run.precision, None if resident else place)
+
+
 # ---- the test
 
 
@@ -559,7 +574,7 @@ def evaluate_on_test(trained: Trained, test: Split) -> Result:
     chosen by what comes out. The studies `seeds`, `logreg` and `flips` look at test again, to report alone.
     """
     run = trained.run
-    predictions = evaluate(trained.model, run.samples(test).in_order(), run.precision)
+    predictions = judge(run, trained.model, run.samples(test), run.context.room)
     if len(predictions.labels) != len(test):
         raise Hw1Error(f"{len(predictions.labels)} of {len(test)} test images were evaluated: this is a bug.")
     return Result(trained, predictions, None if test.groups is None else test.groups.numpy())

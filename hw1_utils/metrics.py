@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, norm
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from .clusters import reach
 
@@ -15,6 +15,7 @@ BORROWED = 4  # images' worth of the other classes' outcomes that a class's own 
 HIT_OR_MISS = np.array([1.0, 0.0])  # scores of a class's two outcomes, for balanced accuracy
 FURTHEST = 4.0  # from 0, of a temperature's logarithm
 BINS = 15  # of confidence, as in Guo et al. 2017
+BLOCK = 2**22  # probabilities that are looked at in float64 at a time
 IMBALANCED = 1.5  # times as many images in the largest class as in the smallest
 
 
@@ -57,19 +58,27 @@ def summary(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | 
         groups: int N, which samples belong together; given, all intervals go by groups: see `clusters.reach`.
 
     Returns:
+        See `quality`; and loss (mean negative log-likelihood), calibration_error (see there).
+    """
+    own = probabilities[np.arange(len(labels)), labels] / probabilities.sum(1, dtype=np.float64)
+    return quality(labels, probabilities.argmax(1), probabilities.shape[1], groups) | {
+        "loss": -float(np.log(np.maximum(own, np.finfo(own.dtype).eps)).mean()),
+        "calibration_error": calibration_error(reliability(labels, probabilities)),
+    }
+
+
+def quality(labels: np.ndarray, predictions: np.ndarray, count: int, groups: np.ndarray | None = None) -> dict:
+    """What predictions alone tell of a classifier, int N of `count` classes; other arguments as of `summary`.
+
+    Returns:
         accuracy with its 95 % Wilson interval (accuracy_low, accuracy_high), balanced_accuracy (the mean of the
         classes' own accuracies) and macro_f1 (every class counts the same; one that is never predicted has precision
-        0) with their 95 % score intervals (see `mean_interval`), macro_precision, macro_recall, loss (mean negative
-        log-likelihood), calibration_error (see there).
+        0) with their 95 % score intervals (see `mean_interval`), macro_precision, macro_recall.
     """
-    classes = range(probabilities.shape[1])
-    predictions = probabilities.argmax(1)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predictions, labels=classes, average="macro", zero_division=0
+        labels, predictions, labels=range(count), average="macro", zero_division=0
     )
-    exact = probabilities.astype(np.float64)
-    exact /= exact.sum(1, keepdims=True)
-    matrix = confusion(labels, predictions, len(classes))
+    matrix = confusion(labels, predictions, count)
     errors = Z if groups is None else reach(f1_gains(matrix, labels, predictions), labels, groups)
     f1_low, f1_high = macro_f1_interval(matrix, errors)
     measured = {name: with_interval(labels, predictions, name, groups) for name in ("accuracy", "balanced_accuracy")}
@@ -84,8 +93,6 @@ def summary(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray | 
         "macro_f1": float(f1),
         "macro_f1_low": float(f1_low),
         "macro_f1_high": float(f1_high),
-        "loss": float(log_loss(labels, exact, labels=list(classes))),
-        "calibration_error": calibration_error(reliability(labels, probabilities)),
     }
 
 
@@ -251,14 +258,23 @@ def paired_difference(
     return tuple(float(bound) for bound in mean_interval(cells, np.array([1.0, -1.0, 0.0]), errors))
 
 
+def beyond_doubt(low: float, high: float) -> int:
+    """What a 95 % interval of a difference shows: 1, it is above zero; -1, below; 0, neither."""
+    return int(low > 0) - int(high < 0)
+
+
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """Confidence against accuracy: one row for each of 15 equal bins of confidence that holds any sample.
 
     Confidence is the probability of the predicted class. Columns: confidence and accuracy (means over the bin's
     samples), count.
     """
-    confidence = probabilities.max(1)
-    table = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == labels})
+    return reliability_of(probabilities.max(1), probabilities.argmax(1) == labels)
+
+
+def reliability_of(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
+    """The table of `reliability` from the confidences, float N, and whether the predictions were right, bool N."""
+    table = pd.DataFrame({"confidence": confidence, "accuracy": right})
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     grouped = table.astype(float).groupby(bins)
     return grouped.mean().assign(count=grouped.size()).reset_index(drop=True)
@@ -279,17 +295,27 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float | No
         None where these samples do not tell it: without any error the best T is 0, and where the loss has its minimum
         at the end of the range that is searched, or none at all, it says nothing about other samples.
     """
-    rows = np.arange(len(labels))
     if (probabilities.argmax(1) == labels).all():
         return None
 
     def loss(log_temperature: float) -> float:
-        scaled = with_temperature(probabilities, float(np.exp(log_temperature)))
-        return -float(np.log(np.maximum(scaled[rows, labels], 1e-30)).mean())
+        own, _ = scaled(labels, probabilities, float(np.exp(log_temperature)))
+        return -float(np.log(np.maximum(own, 1e-30)).mean())
 
     best = minimize_scalar(loss, bounds=(-FURTHEST, FURTHEST), method="bounded")
     at_bound = abs(best.x) > FURTHEST - 0.1
     return None if at_bound or loss(-FURTHEST) - best.fun < 1e-6 else float(np.exp(best.x))
+
+
+def scaled(labels: np.ndarray, probabilities: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """What `with_temperature` makes of the label's probability and of the largest, float64 N each, block by block."""
+    own, largest = np.empty((2, len(labels)))
+    step = max(1, BLOCK // probabilities.shape[1])
+    for start in range(0, len(labels), step):
+        some = slice(start, start + step)
+        values = with_temperature(probabilities[some], temperature)
+        own[some], largest[some] = values[np.arange(len(values)), labels[some]], values.max(1)
+    return own, largest
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -25,7 +25,7 @@ class Predictions:
 
     loss: float  # mean cross-entropy over samples, no label smoothing
     accuracy: float
-    probabilities: Tensor  # float32 N×K, on the CPU
+    probabilities: Tensor  # float32 N×K, on the CPU, in memory or mapped from a file
     labels: Tensor  # int64 N, on the CPU
 
     @property
@@ -35,22 +35,31 @@ class Predictions:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Batches, precision: Precision) -> Predictions:
-    """Run the model in eval mode over all batches. Averages are over samples, whatever the batch sizes."""
+def evaluate(model: nn.Module, batches: Batches, precision: Precision, into: Tensor | None = None) -> Predictions:
+    """Run the model in eval mode over all batches. Averages are over samples, whatever the batch sizes.
+
+    `into`, float32 N×K on the CPU, takes the probabilities batch by batch: it may be mapped from a file.
+    """
     was_training = model.training
     model.eval()
-    all_logits, all_labels = [], []
+    columns: list[tuple[Tensor, ...]] = []  # of each batch
+    count = 0
     for inputs, labels in batches:
         with precision.autocast(labels.device):
             logits = model(inputs)
-        all_logits.append(logits.float())
-        all_labels.append(labels)
+        logits = logits.float()
+        probabilities = logits.softmax(1)
+        if into is not None:
+            into[count : count + len(labels)] = probabilities
+            probabilities = probabilities[:0]
+        count += len(labels)
+        columns.append((F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), probabilities, labels))
     model.train(was_training)
-    logits, labels = torch.cat(all_logits), torch.cat(all_labels)
+    losses, guesses, probabilities, labels = map(torch.cat, zip(*columns, strict=True))
     return Predictions(
-        loss=F.cross_entropy(logits, labels).item(),
-        accuracy=(logits.argmax(1) == labels).double().mean().item(),
-        probabilities=logits.softmax(1).cpu(),
+        loss=losses.mean().item(),
+        accuracy=(guesses == labels).double().mean().item(),
+        probabilities=probabilities.cpu() if into is None else into,
         labels=labels.cpu(),
     )
 

@@ -80,6 +80,10 @@ def test_evaluate_averages_over_samples_whatever_the_batch_sizes():
     assert result.accuracy == pytest.approx(float((logits.argmax(1) == Y).double().mean()))
     assert torch.equal(result.labels, Y)  # every sample, once, in order
     assert torch.allclose(result.probabilities, logits.softmax(1), atol=1e-6)
+    place = torch.empty(len(X), logits.shape[1])
+    elsewhere = evaluate(model, unequal, FP32, place)
+    assert elsewhere.probabilities is place and torch.equal(place, result.probabilities)
+    assert (elsewhere.loss, elsewhere.accuracy) == (result.loss, result.accuracy)
     by_batch = np.mean([numpy_loss(model, x, y) for x, y in unequal])
     assert abs(by_batch - result.loss) > 1e-3  # so the test can tell the two averages apart
 

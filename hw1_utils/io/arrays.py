@@ -82,22 +82,25 @@ class Room:
         return Room(self.left)
 
 
-def empty_array(shape: tuple[int, ...], room: Room, folder: Path) -> tuple[Tensor, bool]:
-    """(a float32 array to be filled, whether it is in memory: else it is mapped from a file without a name).
+def empty_array(
+    shape: tuple[int, ...], room: Room, folder: Path, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, bool]:
+    """(an array to be filled, whether it is in memory: else it is mapped from a file without a name).
 
     Such a file is gone with its tensor, or with the process, however that ends.
 
     Raises:
         Hw1Error: the disk has no room for it.
     """
-    size = 4 * math.prod(shape)
+    size = dtype.itemsize * math.prod(shape)
     if room.take(size):
-        return torch.empty(shape), True
+        return torch.empty(shape, dtype=dtype), True
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             take_room(file, size)
-            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="r+", shape=shape)), False
+            kind = torch.empty(0, dtype=dtype).numpy().dtype
+            return torch.from_numpy(np.memmap(file, dtype=kind, mode="r+", shape=shape)), False
     except OSError as error:
         raise Hw1Error(
             f"{folder} has no room for {size / 1e9:.1f} GB that memory does not hold either "

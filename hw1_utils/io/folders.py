@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import Hw1Error, some
 from .groups import describe_groups, groups_by_pattern
-from .listing import IMAGE, Listing
+from .listing import IMAGE, TABLE, Listing
 
 LAYOUT = "the data must lie as train/<class>/<image> and test/<class>/<image>, or as <class>/<image>"
 TEST_SHARE = 0.2  # of the images, where the folder has no test/
@@ -75,7 +75,16 @@ def read_folder(root: Path, shown: str, groups: str | None = None) -> Folder:
         Hw1Error: there is no such folder, what is in it is not understood, a part is missing or lacks images, the parts
             have different classes, links lead in a circle, names are not UTF-8, or the pattern does not match a path.
     """
-    found, notes = _find_parts(root, shown)
+    top = _top(root, shown)
+    tables = [top.path / name for name in top.files if TABLE.search(name) and not _UNLABELLED.match(name.casefold())]
+    try:
+        found, notes = _find_parts(top, shown)
+    except Hw1Error as error:
+        if tables:
+            raise Hw1Error(f"{str(error).removesuffix('.')}; or, if labels stand in it, give {tables[0]}.") from error
+        raise
+    if tables:
+        notes.append(f"not read: {some([path.name for path in tables])}; if labels stand in it, give {tables[0]}")
     parts = {name: _read(name, place, root) for name, place in found.items()}
     if "val" in parts:  # it may lack a class that is rare
         names, val = parts["train"].classes, parts["val"]
@@ -136,7 +145,8 @@ def _how_used(parts: dict[str, Part], root: Path) -> str:
 def _notes(found: dict[str, Listing], parts: dict[str, Part], root: Path) -> list[str]:
     """What is odd about the classes and their files, and what becomes of it."""
     notes, classes = [], parts["train"].classes
-    if "val" in parts and (missing := [name for k, name in enumerate(classes) if k not in parts["val"].labels]):
+    validated = set(parts["val"].labels) if "val" in parts else set(range(len(classes)))
+    if missing := [name for k, name in enumerate(classes) if k not in validated]:
         notes.append(f"no images to validate on: {some(missing)}")
     if dropped := [name for place in found.values() for name in _beside_classes(place, root)]:
         notes.append(f"left out, as no class folder: {some(dropped)}")
@@ -159,19 +169,27 @@ def _counted(names: list[str], kind: str) -> str:
     return f"{len(names):,} {kind}{'s' if len(names) > 1 else ''} ({some(names)})"
 
 
-def _find_parts(root: Path, shown: str) -> tuple[dict[str, Listing], list[str]]:
-    """(which folder holds the class folders of which part, notes on what else was found), by names alone.
-
-    Train, test and, where one is given, val; train alone where a share of it is to become the test.
+def _top(root: Path, shown: str) -> Listing:
+    """The folder that holds the parts, or the class folders.
 
     Raises:
-        Hw1Error: there is no such folder, or what is in it is not understood.
+        Hw1Error: there is no such folder.
     """
     if os.path.isfile(root):
         raise Hw1Error(f"{shown} is a file: give a folder, a .zip or .tar of one, or a .csv; {LAYOUT}.")
     if not os.path.isdir(root):
         raise Hw1Error(f"There is no folder {shown}: {LAYOUT}.")
-    top = _unwrap(Listing(root), into_parts=False)
+    return _unwrap(Listing(root), into_parts=False)
+
+
+def _find_parts(top: Listing, shown: str) -> tuple[dict[str, Listing], list[str]]:
+    """(which folder holds the class folders of which part, notes on what else was found), by names alone.
+
+    Train, test and, where one is given, val; train alone where a share of it is to become the test.
+
+    Raises:
+        Hw1Error: what is in the folder is not understood.
+    """
     found: dict[str | None, list[Listing]] = {"train": [], "val": [], "test": [], None: []}
     for place in top.folders:
         found[part_of(place.name)].append(place)

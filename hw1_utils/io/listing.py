@@ -18,6 +18,7 @@ _NO_IMAGE = re.compile(
     r"parquet|db|py|ipynb|sh|xmp|aae|mov|mp4|avi|mkv|pth?|safetensors|onnx|zip|tar|t?gz|7z|rar)$",
     re.IGNORECASE,
 )
+TABLE = re.compile(r"\.[ct]sv$", re.IGNORECASE)
 # By these suffixes images are noticed where none should lie.
 IMAGE = re.compile(r"\.(?:jpe?g|jpe|jfif|png|gif|bmp|tiff?|webp|hei[cf]|avif|jp2|p[pgn]m)$", re.IGNORECASE)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import Hw1Error
 from . import twins
-from .arrays import cached_array, load_array
+from .arrays import Room, cached_array, empty_array, load_array
 from .files import file_version, read_checked, write_checked
 from .images import READING, Levels, decode, measure_levels
 from .ranks import ALONE, Ranks
@@ -21,6 +21,7 @@ from .together import close_gaps, decode_together
 LEVELS_FROM = 200  # images, about
 LONG = 10_000  # images among which copies are looked for, from which on it is said beforehand: half a minute for 50,000
 MOST = 200_000  # among more only exact copies are looked for: near ones take a time that grows with the square
+IN_MEMORY = 2**28  # bytes of pictures that are compared; more are in a file without a name
 
 
 def load_levels(root: Path, paths: list[str], cache: Path) -> Levels:
@@ -124,18 +125,20 @@ def _find_twins(
     """What `kept` is to hold: `exact` and `near` of `paths`, which are in order; `place`: each one's row."""
     if len(paths) >= LONG:
         what = "exact copies" if len(paths) > MOST else "copies"
-        print(f"Looking for {what} among {len(paths):,} images, which are to stay on one side of the split")
+        why = f"; not for near ones, as these are over {MOST:,}" if len(paths) > MOST else ""
+        print(f"Looking for {what} among {len(paths):,} images, which are to stay on one side of the split{why}")
     together = _pixels_path(root, paths, twins.SIDE, levels, kept.parent)  # where several processes have decoded them
+    pile, _ = empty_array((len(paths), 3, twins.SIDE, twins.SIDE), Room(IN_MEMORY), kept.parent, torch.uint8)
     if side == twins.SIDE or together.exists():
         parts, rows = (parts, place) if side == twins.SIDE else ([paths], np.arange(len(paths)))
-        pile, unreadable = torch.zeros(len(paths), 3, twins.SIDE, twins.SIDE, dtype=torch.uint8), []
+        unreadable = []
         for part in parts:
             images, failures = load_pixels(root, part, twins.SIDE, levels, kept.parent)
             pile[torch.from_numpy(np.delete(rows[: len(part)], list(failures)))] = images
             unreadable += rows[list(failures)].tolist()
             rows = rows[len(part) :]
     else:
-        pile, failures = decode([str(root / path) for path in paths], twins.SIDE, levels=levels)
+        _, failures = decode([str(root / path) for path in paths], twins.SIDE, pile, levels=levels)
         unreadable = list(failures)
     exact = twins.exact_clusters(pile)
     near = exact.copy() if len(paths) > MOST else twins.twin_clusters(pile)

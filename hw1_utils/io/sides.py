@@ -77,15 +77,21 @@ def _kept_together(exact: np.ndarray, near: np.ndarray, labels: np.ndarray) -> n
 def _is_large(clusters: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """bool N: whose cluster holds a large part of the images, or several of a class and more than half of it."""
     large = np.bincount(clusters) > max(FEW, LARGE * len(labels))
-    both, count = np.unique(np.stack([clusters, labels]), axis=1, return_counts=True)
-    large[both[0, (count > 1) & (count > np.bincount(labels)[both[1]] / 2)]] = True
+    cluster, label, count = _pairs(clusters, labels)
+    large[cluster[(count > 1) & (count > np.bincount(labels)[label] / 2)]] = True
     return large[clusters] & (np.bincount(clusters)[clusters] > 1)
 
 
 def _on_several(clusters: np.ndarray, side: np.ndarray) -> np.ndarray:
     """bool N: whose cluster is on several sides."""
-    both = np.unique(np.stack([clusters, side]), axis=1)
-    return (np.bincount(both[0]) > 1)[clusters]
+    return (np.bincount(_pairs(clusters, side)[0]) > 1)[clusters]
+
+
+def _pairs(clusters: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of two columns of numbers from 0, int64 N, the pairs that occur: cluster, other, how often."""
+    width = int(other.max(initial=0)) + 1
+    pairs, count = np.unique(clusters * width + other, return_counts=True)
+    return *np.divmod(pairs, width), count
 
 
 def _on_one_pile(files: list[Part], twins: np.ndarray) -> Part:

@@ -11,6 +11,8 @@ from .folders import Folder, Part, images_for_test, singles
 from .groups import merged
 
 BUNDLES = 200  # into which rows without company are put, where there are more: the search takes a while for each group
+MANY = 2000  # groups from which on all but the `BUNDLES` largest are put into bundles, too,
+FOR_EACH = 4  # for each fold: so few that a class's groups come to all of them
 
 
 def put_aside(folder: Folder, shown: str, seed: int) -> Folder:
@@ -108,7 +110,7 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
     if rows < count:
         raise Hw1Error(f"{rows:,} {what} cannot be dealt into {count} folds: add some, or take fewer folds.")
     if groups is not None:
-        groups = _bundled(labels, groups, seed)
+        groups = _bundled(labels, groups, count, seed)
     if np.unique(labels, return_counts=True)[1].max() < count:
         labels = np.zeros(len(labels), int)  # scikit-learn refuses where every class is that rare
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold
@@ -122,12 +124,26 @@ def folds(labels: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
     return fold
 
 
-def _bundled(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """The groups, int64 N, in which many rows that are alone become `BUNDLES` groups, stratified."""
+def _bundled(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The groups, int64 N, in which many rows that are alone become `BUNDLES` groups, stratified.
+
+    So do, of `MANY` groups that are left, all but the largest, by the class that most of their rows have.
+    """
     groups, size = np.unique(groups, return_inverse=True, return_counts=True)[1:]
     alone = np.flatnonzero(size[groups] == 1)
     if len(alone) > BUNDLES:
         groups[alone] = len(size) + folds(labels[alone], None, BUNDLES, seed)
+        groups, size = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    if len(size) > MANY:
+        pairs, rows = np.unique(groups * (labels.max() + 1) + labels, return_counts=True)
+        of, label = np.divmod(pairs, labels.max() + 1)
+        main = np.empty(len(size), labels.dtype)
+        order = np.argsort(rows, kind="stable")
+        main[of[order]] = label[order]  # of a group's entries the last, the largest, stays
+        small = np.argsort(size, kind="stable")[: len(size) - BUNDLES]
+        bundle = np.arange(len(size))
+        bundle[small] = len(size) + folds(main[small], None, FOR_EACH * count, seed)
+        groups = bundle[groups]
     return groups
 
 
@@ -148,29 +164,40 @@ def part_whole(part: Part, count: int, shown: str, seed: int, every: str | None 
     needed = f"{shown} has {len(size)} group{'s' if len(size) > 1 else ''}, and no group may be cut: "
     if len(size) < 2:
         raise Hw1Error(f"{needed}a split needs two at least; add images of other groups, or parts of your own.")
-    has = np.zeros((len(size), len(part.classes)), bool)  # which group has which class
-    has[groups, labels] = True
+    count_of = len(part.classes)
+    of, label = np.divmod(np.unique(groups * count_of + labels), count_of)  # which group has which class, pair by pair
     fold = folds(labels, groups, min(len(size), max(2, round(len(labels) / count))), seed)
     of_group = np.empty(len(size), np.int64)
     of_group[groups] = fold
 
+    def has(side: np.ndarray) -> np.ndarray:
+        """int64 K: how many of these groups, bool G, have each class."""
+        return np.bincount(label[side[of]], minlength=count_of)
+
+    every_group = has(np.ones(len(size), bool))
+
     def lacking(aside: np.ndarray) -> tuple[int, int, int]:
-        sides = [int((~has[side].any(0) & has.any(0)).sum()) for side in (~aside, aside)]
+        sides = [int(((has(side) == 0) & (every_group > 0)).sum()) for side in (~aside, aside)]
         return *sides, abs(int(size[aside].sum()) - count)
 
     aside = min((of_group == number for number in np.unique(fold)), key=lacking).copy()
-    for label, share in enumerate(_shares(labels, count)):
-        more = share - int((aside[groups] & (labels == label)).sum())
-        movable = np.flatnonzero((labels == label) & (size[groups] == 1) & (aside[groups] == (more < 0)))
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=count_of))[:-1])
+    for rows, share in zip(by_class, _shares(labels, count, count_of), strict=True):
+        more = share - int(aside[groups[rows]].sum())
+        movable = rows[(size[groups[rows]] == 1) & (aside[groups[rows]] == (more < 0))]
         aside[groups[np.random.default_rng(seed).permutation(movable)[: abs(more)]]] = more > 0
-    for label in np.flatnonzero(~has[~aside].any(0) & has.any(0)):  # it must be trained on
-        back = np.flatnonzero(aside & has[:, label])
+    for missing in np.flatnonzero((has(~aside) == 0) & (every_group > 0)):  # it must be trained on
+        back = of[(label == missing) & aside[of]]
         aside[back[size[back].argmin()]] = False
-    for label in np.flatnonzero(~has[aside].any(0) & has.any(0)):
-        often = has[~aside].sum(0) > 1
-        if (spare := np.flatnonzero(~aside & has[:, label] & (often | ~has).all(1))).size:
+    for missing in np.flatnonzero((has(aside) == 0) & (every_group > 0)):
+        rare = (
+            np.bincount(of, has(~aside)[label] <= 1, minlength=len(size)) > 0
+        )  # groups that training cannot do without
+        spare = of[(label == missing) & ~(aside | rare)[of]]
+        if spare.size:
             aside[spare[size[spare].argmin()]] = True
-    lost = [f"{part.classes[k]} in {has[:, k].sum()}" for k in np.flatnonzero(~has[aside].any(0) & has.any(0))]
+    lacks = np.flatnonzero((has(aside) == 0) & (every_group > 0))
+    lost = [f"{part.classes[k]} in {every_group[k]}" for k in lacks]
     if (every and lost) or not aside.any():
         named = f" ({some(lost)})" if lost else ""
         raise Hw1Error(
@@ -178,13 +205,13 @@ def part_whole(part: Part, count: int, shown: str, seed: int, every: str | None 
             "groups, or parts of your own."
         )
     if not every and lost:
-        print(f"  no images to validate on: {some([part.classes[k] for k in np.flatnonzero(~has[aside].any(0))])}")
+        print(f"  no images to validate on: {some([part.classes[k] for k in lacks])}")
     return part.take(np.flatnonzero(~aside[groups])), part.take(np.flatnonzero(aside[groups]))
 
 
-def _shares(labels: np.ndarray, count: int) -> np.ndarray:
-    """How many of `count` rows are of each class, int64 K, as nearly as whole numbers allow."""
-    exact = np.bincount(labels) * count / len(labels)
+def _shares(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
+    """How many of `count` rows are of each of `classes`, int64 K, as nearly as whole numbers allow."""
+    exact = np.bincount(labels, minlength=classes) * count / len(labels)
     shares = np.floor(exact).astype(np.int64)
     shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
     return shares

@@ -15,7 +15,6 @@ from .folders import Folder, Part, alike, images_for_test, part_of, with_groups
 from .groups import EXAMPLE, groups_by_pattern
 from .listing import Listing
 
-TABLE = re.compile(r"\.[ct]sv$", re.IGNORECASE)
 DELIMITERS = ",;\t"
 # What columns are called, without case and separators; an id, or a number of a class, where there is nothing better.
 HEADS = {

@@ -6,7 +6,7 @@ their number: 3 KB each for the pictures, and 0.3 GB for the blocks.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import numpy as np
@@ -44,8 +44,13 @@ def digests(images: Tensor) -> list[str]:
 def exact_clusters(images: Tensor) -> np.ndarray:
     """Which of N uint8 images are equal, int64 N: the same number."""
     blocks = pieces(torch.arange(len(images)), images.shape[-1])
-    found = [digest for rows in blocks for digest in digests(images[rows])]
-    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+    return equal(images[rows] for rows in blocks)
+
+
+def equal(blocks: Iterable[Tensor]) -> np.ndarray:
+    """Which of N uint8 images, that come in blocks, are equal, int64 N: the same number."""
+    found = [np.array(digests(images), dtype="S32") for images in blocks]
+    return np.unique(np.concatenate([np.empty(0, "S32"), *found]), return_inverse=True)[1].astype(np.int64)
 
 
 def twin_clusters(images: Tensor) -> np.ndarray:

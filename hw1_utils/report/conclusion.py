@@ -104,7 +104,7 @@ class Verdict:
 
     @property
     def certain(self) -> bool:
-        return self.low > 0
+        return metrics.beyond_doubt(self.low, self.high) > 0
 
     def __str__(self) -> str:
         difference, low, high = in_points(self.difference, self.low, self.high)

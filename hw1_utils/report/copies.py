@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from .. import metrics
 from .findings import Finding
 from .words import literal, points
 
@@ -23,11 +24,14 @@ def copies_in_words(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.
         without: as in without_twins.csv, once there are results.
     """
     total = sum(images.values())
+    part = ""
+    if without is not None and len(without) and (among := int(without["near_copies_among"].iloc[0])) < total:
+        part = f" Near copies were looked for among {among:,} of {total:,} images: there may be more of them."
     if pairs.empty:
-        return f"Among {total:,} images no copies were found."
+        return f"Among {total:,} images no copies were found.{part}"
     with_copy = {kind: _paths(pairs[pairs["kind"] == kind]) for kind in ("exact", "near")}
     counted = [f"{len(paths):,} {_have(paths)} {_a(kind)} copy" for kind, paths in with_copy.items() if paths]
-    text = f"Of {total:,} images {' and '.join(counted)} among the others."
+    text = f"Of {total:,} images {' and '.join(counted)} among the others.{part}"
     unlike = pairs[~pairs["same_label"].astype(bool)]
     if len(unlike):
         lie = "lies" if len(unlike) == 1 else "lie"
@@ -102,7 +106,7 @@ def _difference(share: float) -> str:
 
 def _verdict(row: pd.Series, suffix: str) -> int:
     """1: the probe is better, -1: the CNN is, 0: neither is shown to be."""
-    return int(row[f"score{suffix}_low"] > 0) - int(row[f"score{suffix}_high"] < 0)
+    return metrics.beyond_doubt(row[f"score{suffix}_low"], row[f"score{suffix}_high"])
 
 
 def _leaks(pairs: pd.DataFrame) -> pd.Series:

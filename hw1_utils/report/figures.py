@@ -59,9 +59,13 @@ def wrapped(title: str) -> str:
 
 def class_labels(names: Sequence[str], most: int = 24) -> list[str]:
     """Class names as matplotlib should draw them: not as formulas ("$5 or $10"), on one line, shortened."""
-    on_one_line = (" ".join(name.split()) for name in names)
-    shown = (name if len(name) <= most else f"{name[: most - 1]}…" for name in on_one_line)
-    return [name.replace("$", r"\$") for name in shown]
+    return [shortened(name, most).replace("$", r"\$") for name in names]
+
+
+def shortened(name: str, most: int) -> str:
+    """A name on one line; a long one keeps both ends, by which it differs from others."""
+    name, front = " ".join(name.split()), most // 3
+    return name if len(name) <= most else f"{name[:front]}…{name[front + 1 - most :]}"
 
 
 def save(figure: Figure, path: Path) -> Path:

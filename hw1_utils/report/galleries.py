@@ -74,10 +74,8 @@ def gallery(title: str, sections: Sequence[Section], *, columns: int, side: int,
 
 
 def short(text: str, most: int) -> str:
-    """A name or a path as matplotlib should draw it; a long one keeps both ends, by which it differs from others."""
-    text = " ".join(text.split())
-    front = most // 3
-    return class_labels([text if len(text) <= most else f"{text[:front]}…{text[front + 1 - most :]}"], most)[0]
+    """A name or a path as matplotlib should draw it."""
+    return class_labels([text], most)[0]
 
 
 def feature_map(table: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from .. import metrics
 from .findings import Finding
 from .words import in_points, number
 
@@ -98,9 +99,8 @@ def _verdict(rows: pd.DataFrame) -> str:
 
 def _better(row: pd.Series) -> str:
     """Which of the two is better beyond doubt: probe, cnn or neither."""
-    if row["score_difference_low"] > 0:
-        return "probe"
-    return "cnn" if row["score_difference_high"] < 0 else "neither"
+    better = metrics.beyond_doubt(row["score_difference_low"], row["score_difference_high"])
+    return {1: "probe", -1: "cnn", 0: "neither"}[better]
 
 
 def _gap(row: pd.Series) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # results are handed in
     from ..experiment import Result, Trained
     from ..measure.costs import Costs
 
+WIDE = 100  # classes; of more, predictions.csv has the probabilities of label and prediction alone
 MILESTONES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)  # validation accuracies
 
 
@@ -177,7 +178,13 @@ def write_model(result: "Result", test: "Split") -> None:
             "prediction": [classes[i] for i in result.test.guesses],
         }
     )
-    probabilities = pd.DataFrame(result.test.probabilities.numpy(), columns=[f"p_{name}" for name in classes])
+    probabilities = result.test.probabilities.numpy()
+    if len(classes) <= WIDE:
+        probabilities = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes])
+    else:
+        rows = np.arange(len(test))
+        columns = {"p_label": result.test.labels.numpy(), "p_prediction": result.test.guesses}
+        probabilities = pd.DataFrame({name: probabilities[rows, column] for name, column in columns.items()})
     write_csv(folder / "predictions.csv", pd.concat([predictions, probabilities], axis=1), "%.4f")
     write_csv(folder / "history.csv", result.trained.history)
     write_csv(folder / "per_class.csv", result.per_class().rename_axis("class").reset_index())

@@ -31,6 +31,8 @@ def baselines_in_words(table: pd.DataFrame) -> str:
     measure = table["leading"].iloc[0]
     reached = [f"{_called(row)} {_with_interval(row, f'test_{measure}')}" for _, row in table.iterrows()]
     text = f"Without any training ({measure.replace('_', ' ')} on test, 95 % intervals): {'; '.join(reached)}."
+    if (part := table["train_images"].min()) < (whole := table["train_images"].max()):  # the largest class knows all
+        text += f" The nearest are looked for among {part:,} of {whole:,} training images."
     enough, level = would_do(table), table[table["difference_high"] >= 0]
     if len(enough):
         row = enough.iloc[0]  # the simplest comes first
@@ -73,7 +75,13 @@ def coverage_in_words(table: pd.DataFrame) -> str:
     text = [f"Asked for answers of which {_percent(target)} are right, a model may leave images unanswered."]
     text += [sentence(_covered(row)) for _, row in table.iterrows()]
     if table["reached"].any():
-        text.append(f"(Chosen on validation, seen on {_test_images(table.iloc[0])}; 95 % intervals.)")
+        groups = ""
+        if "test_groups" in table:
+            groups = (
+                f" of {table['test_groups'].iloc[0]:,} groups, by which they go; the choice takes images for "
+                "independent, which those of a group may not be"
+            )
+        text.append(f"(Chosen on validation, seen on {_test_images(table.iloc[0])}; 95 % intervals{groups}.)")
     return " ".join(text)
 
 

@@ -15,7 +15,7 @@ from ..experiment import Result, Run, as_they_are
 from ..io.files import write_csv
 from ..measure import profiling
 from ..report import figures
-from .common import compared, interval_columns
+from .common import compared, fair_part, interval_columns
 from .neighbours import Neighbours, pixels
 
 COUNTS = (1, 5, 10, 20, 50, 100, 200)  # neighbours to choose from on validation; DINO's evaluation tries 10 to 200
@@ -49,6 +49,7 @@ def baselines(results: list[Result], test: Split) -> pd.DataFrame:
     data = results[0].run.data
     pair = [result for result in compared(results) if result]
     better = max(pair or results, key=lambda result: result.quality[data.leading])
+    fair_part(data.train, MOST, data.context.config.seed, "Neighbours are looked for among")
     found = [_largest_class(data, test), _on_pixels(data, test)]
     found += [_on_features(result.run, test) for result in results if result.run.variant == "cls"]
     table = pd.DataFrame([_row(one, data, test, better) for one in found])
@@ -68,13 +69,12 @@ def _row(one: Baseline, data: Data, test: Split, better: Result) -> dict:
     labels, balanced = test.labels.cpu().numpy(), data.leading == "balanced_accuracy"
     right = one.test == labels
     difference = metrics.paired_difference(better.correct, right, labels if balanced else None, better.groups)
-    certain = np.eye(len(data.classes))[one.test]  # a vote is no probability
-    quality = metrics.summary(labels, certain, better.groups)
+    quality = metrics.quality(labels, one.test, len(data.classes), better.groups)
     validated = data.val.labels.cpu().numpy()
     return {
         **{name: one.columns[name] for name in ("model", "name", "encoder", "neighbours")},
         "leading": data.leading,
-        **{f"test_{name}": quality[name] for name in quality if name not in ("loss", "calibration_error")},
+        **{f"test_{name}": value for name, value in quality.items()},
         "val_accuracy": float((one.val == validated).mean()),
         "val_score": metrics.score(validated, one.val, data.leading),
         "train_images": one.columns["train_images"],

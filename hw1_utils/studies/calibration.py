@@ -26,6 +26,7 @@ def calibration(results: list[Result]) -> pd.DataFrame:
         val, test = result.trained.val, result.test
         temperature = metrics.fit_temperature(val.labels.numpy(), val.probabilities.numpy())
         labels, probabilities = test.labels.numpy(), test.probabilities.numpy()
+        right = test.guesses == labels  # at any temperature
         row = {
             "model": result.run.title,
             "name": result.run.name,
@@ -37,9 +38,9 @@ def calibration(results: list[Result]) -> pd.DataFrame:
             if scale is None:
                 row |= {f"test_loss{suffix}": math.nan, f"calibration_error{suffix}": math.nan}
                 continue
-            scaled = metrics.with_temperature(probabilities, scale)
-            tables.append(metrics.reliability(labels, scaled))
-            row[f"test_loss{suffix}"] = -float(np.log(scaled[np.arange(len(labels)), labels]).mean())
+            own, largest = metrics.scaled(labels, probabilities, scale)
+            tables.append(metrics.reliability_of(largest, right))
+            row[f"test_loss{suffix}"] = -float(np.log(own).mean())
             row[f"calibration_error{suffix}"] = metrics.calibration_error(tables[-1])
         rows.append(row)
         curves[result.run.title] = tuple(tables)

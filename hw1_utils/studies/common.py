@@ -4,8 +4,9 @@ import numpy as np
 
 from .. import metrics
 from ..data import Data, Split
-from ..experiment import Result, Run, fit_run
-from ..training import Predictions, evaluate
+from ..experiment import Result, Run, fit_run, judge
+from ..io.splits import stratified_subset
+from ..training import Predictions
 
 
 def train_only(run: Run, *others: Split, name: str = "", **options: object) -> list[Predictions]:
@@ -17,7 +18,7 @@ def train_only(run: Run, *others: Split, name: str = "", **options: object) -> l
     """
     model, _ = fit_run(run, checkpoint=run.checkpoint(name) if name else None, **options)
     splits = [run.val, *(run.samples(split) for split in others)]
-    return [evaluate(model, samples.in_order(), run.precision) for samples in splits]
+    return [judge(run, model, samples, run.context.room.for_a_while()) for samples in splits]
 
 
 def val_columns(data: Data, val: Predictions) -> dict:
@@ -51,6 +52,17 @@ def difference_on(first: Result, second: Result, rows: np.ndarray) -> tuple[floa
     labels = first.test.labels.numpy()[rows] if balanced else None
     groups = None if first.groups is None else first.groups[rows]
     return metrics.paired_difference(first.correct[rows], second.correct[rows], labels, groups)
+
+
+def fair_part(split: Split, most: int, seed: int, what: str) -> np.ndarray:
+    """Rows of a seeded part of `most`, int64 in order: see `stratified_subset`. All, if there are no more.
+
+    Of a part it is said before the work begins; `what`: what is done with it, as "penalties are fitted on".
+    """
+    rows = stratified_subset(split.labels.cpu().numpy(), most, seed)
+    if len(rows) < len(split):
+        print(f"{what} {len(rows):,} of {len(split):,} {split.name} images, drawn class by class (seed {seed})")
+    return rows
 
 
 def spread(mask: np.ndarray, most: int) -> np.ndarray:

@@ -24,7 +24,14 @@ LEVELS = np.linspace(0.1, 0.9, 9)  # shares of wrong labels that a threshold cat
 
 
 def out_of_fold(
-    inputs: Sequence[Rows], labels: np.ndarray, fold: np.ndarray, *, most: int, seed: int = 0, balanced: bool = False
+    inputs: Sequence[Rows],
+    labels: np.ndarray,
+    fold: np.ndarray,
+    *,
+    most: int,
+    seed: int = 0,
+    balanced: bool = False,
+    into: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a logistic regression that has learnt from the other folds says about each row.
 
@@ -34,12 +41,14 @@ def out_of_fold(
         fold: int64 N, from 0.
         most: rows that a head learns from; where there are more, a stratified part of them.
         balanced: rare classes count as much as frequent ones.
+        into: float32 N×K, for the probabilities: mapped from a file, where memory has no room for them.
 
     Returns:
         probabilities: float32 N×K; 0 for classes of which the other folds have no row.
         judged: bool N: whether they have rows of its own class.
     """
-    probabilities = np.zeros((len(labels), labels.max() + 1), np.float32)
+    probabilities = np.empty((len(labels), labels.max() + 1), np.float32) if into is None else into
+    probabilities[:] = 0
     judged = np.zeros(len(labels), bool)
     count = fold.max() + 1
     with Progress("label errors", count, "folds") as progress:
@@ -81,7 +90,7 @@ def contradicted(probabilities: np.ndarray, labels: np.ndarray, judged: np.ndarr
     of the classes whose threshold it reaches; its label is suspected where that is another class.
 
     Args:
-        probabilities: float N×K, of heads that have not seen the image.
+        probabilities: float N×K, of heads that have not seen the image; looked at CHUNK rows at a time.
         labels: int64 N, as given.
         judged: bool N; the other rows neither set a threshold nor are they suspected.
 
@@ -93,24 +102,35 @@ def contradicted(probabilities: np.ndarray, labels: np.ndarray, judged: np.ndarr
     images = np.bincount(labels[judged], minlength=classes)
     total = np.bincount(labels[judged], own[judged], minlength=classes)
     thresholds = np.where(images > 0, total / np.maximum(images, 1), np.inf)
-    reached = np.where(probabilities >= thresholds, probabilities, -1)
-    suggested = reached.argmax(1)
-    return suggested, judged & (reached.max(1) >= 0) & (suggested != labels)
+    suggested, suspected = np.zeros(len(labels), np.int64), judged.copy()
+    for start in range(0, len(labels), CHUNK):
+        some = slice(start, start + CHUNK)
+        reached = np.where(probabilities[some] >= thresholds, probabilities[some], -1)
+        suggested[some] = reached.argmax(1)
+        suspected[some] &= (reached.max(1) >= 0) & (suggested[some] != labels[some])
+    return suggested, suspected
 
 
 def margins(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How much more probable a label is than the class that the image looks most like otherwise, float N in -1..1."""
-    return probabilities[np.arange(len(labels)), labels] - _likeliest_other(probabilities, labels)
+    own, other = own_and_other(probabilities, labels)
+    return own - other
 
 
-def _likeliest_other(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The probability of the most probable class that is not the label's, float N; 0 where there is none."""
-    others = probabilities.copy()
-    others[np.arange(len(labels)), labels] = 0
-    return others.max(1)
+def own_and_other(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The probability of the label's class, and that of the most probable other one (0 where there is none), float N.
+
+    Of probabilities N×K, which may be larger than memory.
+    """
+    other = np.empty(len(labels), probabilities.dtype)
+    for start in range(0, len(labels), CHUNK):
+        some = probabilities[start : start + CHUNK].copy()
+        some[np.arange(len(some)), labels[start : start + CHUNK]] = 0
+        other[start : start + CHUNK] = some.max(1)
+    return probabilities[np.arange(len(labels)), labels], other
 
 
-def upper_limit(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def upper_limit(own: np.ndarray, other: np.ndarray) -> float:
     """The largest share of these labels that can be wrong (95 %), if all images are as likely to be mislabelled.
 
     A wrong label is no more probable than the likeliest of the classes that the image does not show. If a share w of
@@ -121,13 +141,11 @@ def upper_limit(probabilities: np.ndarray, labels: np.ndarray) -> float:
     is why there is no limit from below, either.
 
     Args:
-        probabilities: float N×K, of heads that have not seen the image.
-        labels: int64 N, as given.
+        own, other: float N, of heads that have not seen the image: see `own_and_other`.
     """
-    if not len(labels) or probabilities.shape[1] == 1:
+    if not other.any():  # there is no image, or no other class
         return 1.0
-    own = np.sort(probabilities[np.arange(len(labels)), labels])
-    wrong = np.sort(_likeliest_other(probabilities, labels))
+    own, wrong = np.sort(own), np.sort(other)
     thresholds = np.quantile(wrong, LEVELS)
     below, caught = (np.searchsorted(values, thresholds, side="right") for values in (own, wrong))
     above = len(own) - below

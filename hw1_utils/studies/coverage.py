@@ -18,7 +18,8 @@ def coverage(results: list[Result], target: float = TARGET) -> pd.DataFrame:
     """Choose for each model, on validation, the confidence from which on it answers; see on test what comes of it.
 
     Answers shall be right with at least the probability `target`: see `selective.threshold_for`, which goes by plain
-    accuracy and by images, whatever their class, their series or the measure that leads. Writes coverage.csv,
+    accuracy and takes validation images for independent, whatever their class, their series or the measure that leads;
+    where they come in groups the promise may be broken more often. Writes coverage.csv,
     accuracy_by_coverage.csv (the accuracy of the surest tenth of the test images, of two tenths, and so on) and
     coverage.png.
 
@@ -26,8 +27,9 @@ def coverage(results: list[Result], target: float = TARGET) -> pd.DataFrame:
         One row per model: model, name, target_accuracy; reached and threshold (empty where validation shows none);
         val_images, least_val_images (without which nothing can be shown), test_images; val_coverage, the share of
         images that is answered, and val_answered_accuracy, that of the answers; test_coverage and
-        test_answered_accuracy, with their 95 % Wilson intervals (by images, also where these come in groups); and
-        test_accuracy, where all are answered. What has no threshold or no answers is empty.
+        test_answered_accuracy, with their 95 % intervals (Wilson's or, where images come in groups, by these: see
+        `clusters.reach`); test_accuracy, where all are answered; and test_groups, where there are any. What has no
+        threshold or no answers is empty.
     """
     known = {
         result.run.title: [
@@ -37,7 +39,8 @@ def coverage(results: list[Result], target: float = TARGET) -> pd.DataFrame:
         for result in results
     }
     models = pd.DataFrame({"model": list(known), "name": [result.run.name for result in results]})
-    table = models.join(pd.DataFrame([_row(*both, target) for both in known.values()]))
+    judged = zip(known.values(), (result.groups for result in results), strict=True)
+    table = models.join(pd.DataFrame([_row(*both, target, groups) for both, groups in judged]))
     tests = [test for _, test in known.values()]
     steps = [models.assign(coverage=share, test_accuracy=[_surest(test, share) for test in tests]) for share in SHARES]
     folder = results[0].run.context.config.results_path
@@ -48,7 +51,10 @@ def coverage(results: list[Result], target: float = TARGET) -> pd.DataFrame:
     return table
 
 
-def _row(val: selective.Confidences, test: selective.Confidences, target: float) -> dict:
+def _row(
+    val: selective.Confidences, test: selective.Confidences, target: float, groups: np.ndarray | None = None
+) -> dict:
+    """`groups`: int64 N, of the test images."""
     threshold = selective.threshold_for(val, target)
     row = {
         "target_accuracy": target,
@@ -59,14 +65,22 @@ def _row(val: selective.Confidences, test: selective.Confidences, target: float)
         "test_images": len(test),
     }
     for part, of in (("val", val), ("test", test)):
-        images, (answered, right) = (0, (0, 0)) if threshold is None else (len(of), of.answered(threshold))
-        shares = {"coverage": (answered, images), "answered_accuracy": (right, answered)}
-        for what, (some, of_all) in shares.items():
-            row[f"{part}_{what}"] = some / of_all if of_all else math.nan
+        all_of_them = np.full(len(of), threshold is not None)
+        answered = all_of_them & (of.confidence >= (threshold or 0))
+        for what, flags, among in (("coverage", answered, all_of_them), ("answered_accuracy", of.right, answered)):
+            value, *ends = _share(flags[among], groups[among] if part == "test" and groups is not None else None)
+            row[f"{part}_{what}"] = value
             if part == "test":
-                low, high = metrics.wilson(some, of_all) if of_all else (math.nan, math.nan)
-                row |= {f"{part}_{what}_low": low, f"{part}_{what}_high": high}
-    return row | {"test_accuracy": float(test.right.mean())}
+                row |= dict(zip((f"test_{what}_low", f"test_{what}_high"), ends, strict=True))
+    row["test_accuracy"] = float(test.right.mean())
+    return row if groups is None else row | {"test_groups": len(np.unique(groups))}
+
+
+def _share(flags: np.ndarray, groups: np.ndarray | None) -> tuple[float, float, float]:
+    """Of bool N those that are true, with the 95 % interval; nothing of nothing."""
+    if not len(flags):
+        return (math.nan,) * 3
+    return metrics.with_interval(np.ones(len(flags), bool), flags, "accuracy", groups)
 
 
 def _surest(test: selective.Confidences, share: float) -> float:

@@ -1,6 +1,6 @@
 """Which images are there more than once, in which parts and under which labels, and does the comparison hang on it?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from ..data import Data, Split, decode
 from ..errors import Hw1Error
 from ..experiment import Result
 from ..features import Features, extract_split, standardization
-from ..io import twins
-from ..io.arrays import Rows
+from ..io import pixels, twins
+from ..io.arrays import Rows, empty_array
 from ..io.files import write_csv
 from ..io.images import decode as decode_files
+from ..io.splits import stratified_subset
 from ..report import figures
 from .common import compared, difference_on, evenly, interval_columns, score_on
 
@@ -53,6 +54,9 @@ class _Pile:
         """uint8 M×3×S×S, on the CPU."""
         return _gather([split.images for split in self.splits], rows)
 
+    def paths(self) -> list[str]:
+        return [path for split in self.splits for path in split.paths]
+
     def about(self) -> pd.DataFrame:
         """path, part and label of each image."""
         return pd.concat(
@@ -75,6 +79,9 @@ def duplicates(results: list[Result], test: Split) -> Duplicates:
     A run of CNNs alone goes by thumbnails alone. Called after the test: no label, file or model changes by it.
     Writes duplicates.csv, duplicates.png and without_twins.csv.
 
+    Exact copies are looked for among all images, block by block; near ones, of which all pairs are looked at, among up
+    to 200,000 (`pixels.MOST`): of more, that is a seeded part with its share of train, val and test.
+
     `likeness` is 1 for exact copies, else the correlation of the aligned pictures. Of more than 8 equal pictures not
     every pair is listed, but each with the first of every part and label. `cluster` is the same number for copies of
     copies, as the frames of a film may be: counted from 0, in the order of the table.
@@ -83,19 +90,25 @@ def duplicates(results: list[Result], test: Split) -> Duplicates:
     data, folder = run.data, run.context.config.results_path
     pile = _Pile((data.train, data.val, test))
     features = next((result.run.features for result in results if result.run.features), None)
-    pairs = find_pairs(data, test, features)
-    without = without_twins(results, test, pairs)
+    pairs, among = _found(pile, data, features)
+    without = without_twins(results, test, pairs).assign(near_copies_among=among)
     write_csv(folder / "duplicates.csv", pairs)
     write_csv(folder / "without_twins.csv", without)
-    gallery = figures.save(_gallery(pile, pairs), folder / "duplicates.png")
+    gallery = figures.save(_gallery(pile, pairs, among), folder / "duplicates.png")
     return Duplicates(pairs, without, {split.name: len(split) for split in pile.splits}, gallery)
 
 
 def find_pairs(data: Data, test: Split, features: Features | None) -> pd.DataFrame:
     """The table of `duplicates` alone; without features thumbnails alone propose near copies."""
-    pile = _Pile((data.train, data.val, test))
+    return _found(_Pile((data.train, data.val, test)), data, features)[0]
+
+
+def _found(pile: _Pile, data: Data, features: Features | None) -> tuple[pd.DataFrame, int]:
+    """(the table, among how many images near copies were looked for)."""
     groups = _exact(pile, data)
-    return _listed(pile, groups, *_near(pile, groups, features))
+    rows = _compared(pile, groups, data.context.config.seed)
+    count = len(pile) if len(rows) == groups.max() + 1 else len(rows)
+    return _listed(pile, groups, *_near(pile, rows, data, features)), count
 
 
 def exact_copies(data: Data) -> pd.DataFrame:
@@ -120,27 +133,52 @@ def exact_copies(data: Data) -> pd.DataFrame:
 
 
 def _exact(pile: _Pile, data: Data) -> np.ndarray:
-    """Which images are exact copies of each other, int64 N: the same number."""
-    config, levels = data.context.config, data.train.levels
-    blocks = twins.pieces(torch.arange(len(pile)), config.image_size)
-    groups = np.unique([one for rows in blocks for one in twins.digests(pile.pixels(rows))], return_inverse=True)[1]
-    in_doubt = np.flatnonzero(np.bincount(groups)[groups] > 1)
-    names = groups.astype("U64")
-    files = [str(config.data_path / path) for path in pile.about()["path"].iloc[in_doubt]]
+    """Which images are exact copies of each other, int64 N: the same number. A run looks for them once."""
+    context = data.context
+    key = ("exact copies", *(split.sha256 for split in pile.splits))
+    if key not in context.computed:
+        blocks = twins.pieces(torch.arange(len(pile)), context.config.image_size)
+        groups = twins.equal(pile.pixels(rows) for rows in blocks)
+        in_doubt = np.flatnonzero(np.bincount(groups)[groups] > 1)
+        groups[in_doubt] = len(pile) + twins.equal(_again(pile, in_doubt, data))
+        context.computed[key] = np.unique(groups, return_inverse=True)[1]
+    return context.computed[key]
+
+
+def _again(pile: _Pile, rows: np.ndarray, data: Data) -> Iterator[Tensor]:
+    """These images, int64 M, decoded once more and larger, AT_ONCE at a time."""
+    config, paths = data.context.config, pile.paths()
     side = max(CONFIRM_SIDE, config.image_size)
-    for start in range(0, len(in_doubt), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        images, failures = decode_files(files[some], side, levels=levels, say=lambda line: None)
+    for start in range(0, len(rows), AT_ONCE):
+        files = [str(config.data_path / paths[row]) for row in rows[start : start + AT_ONCE]]
+        images, failures = decode_files(files, side, levels=data.train.levels, say=lambda line: None)
         if failures:
-            raise Hw1Error(f"{files[start + min(failures)]} could be read before and cannot be now: run again.")
-        names[in_doubt[some]] = [f"again {digest}" for digest in twins.digests(images)]
-    return np.unique(names, return_inverse=True)[1]
+            raise Hw1Error(f"{files[min(failures)]} could be read before and cannot be now: run again.")
+        yield images
 
 
-def _near(pile: _Pile, groups: np.ndarray, features: Features | None) -> tuple[Tensor, Tensor]:
-    """Pairs of rows that are near copies, int64 P×2, and how alike they are, float32 P; one image of each group."""
-    rows = torch.from_numpy(np.unique(groups, return_index=True)[1]).sort().values
-    pictures = torch.cat([twins.pictures(pile.pixels(part)) for part in twins.pieces(rows, pile.splits[0].side)])
+def _compared(pile: _Pile, groups: np.ndarray, seed: int) -> Tensor:
+    """Rows among which near copies are looked for, int64 in order: one of each group of equal images, or a part."""
+    rows = np.sort(np.unique(groups, return_index=True)[1])
+    if len(rows) <= pixels.MOST:
+        return torch.from_numpy(rows)
+    sizes = [len(split) for split in pile.splits]
+    part = rows[stratified_subset(np.repeat(np.arange(len(sizes)), sizes)[rows], pixels.MOST, seed)]
+    print(
+        f"Near copies are looked for among {len(part):,} of {len(pile):,} images, a part (seed {seed}) with its share "
+        "of train, val and test; exact ones among all"
+    )
+    return torch.from_numpy(part)
+
+
+def _near(pile: _Pile, rows: Tensor, data: Data, features: Features | None) -> tuple[Tensor, Tensor]:
+    """Pairs of these rows that are near copies, int64 P×2, and how alike they are, float32 P."""
+    shape, room = (len(rows), 3, twins.SIDE, twins.SIDE), data.context.room.for_a_while()
+    pictures, _ = empty_array(shape, room, data.context.config.cache_path, torch.uint8)
+    start = 0
+    for part in twins.pieces(rows, pile.splits[0].side):
+        pictures[start : start + len(part)] = twins.pictures(pile.pixels(part))
+        start += len(part)
     proposed = [twins.by_thumbnails(pictures)]
     if features:
         test = extract_split(features.encoder, pile.splits[-1], features.data).rows
@@ -170,8 +208,9 @@ def _gather(sources: list[Rows], rows: Tensor) -> Tensor:
 def _listed(pile: _Pile, groups: np.ndarray, near: Tensor, likeness: Tensor) -> pd.DataFrame:
     """The table: train beside test first, then other pairs across parts; exact ones before near ones."""
     about = pile.about()
-    members = {int(group): rows.to_numpy() for group, rows in about.index.to_series().groupby(groups) if len(rows) > 1}
-    hubs = {group: _hubs(about.iloc[rows]) for group, rows in members.items()}
+    several = np.flatnonzero(np.bincount(groups)[groups] > 1)
+    members = {int(group): rows.to_numpy() for group, rows in pd.Series(several).groupby(groups[several])}
+    hubs = {group: _hubs(rows, about) for group, rows in members.items()}
     found = {pair: 1.0 for group, rows in members.items() for pair in _product(rows, hubs[group])}
     exact = set(found)
     for pair, value in zip(near.tolist(), likeness.tolist(), strict=True):
@@ -190,10 +229,11 @@ def _listed(pile: _Pile, groups: np.ndarray, near: Tensor, likeness: Tensor) -> 
     return table[COLUMNS].assign(cluster=pd.factorize(table["cluster"])[0]).reset_index(drop=True)
 
 
-def _hubs(about: pd.DataFrame) -> np.ndarray:
-    """Rows of a group that stand for it: all of a small one, of a large one the first of each part and label."""
-    few = about if len(about) <= HUBS else about.drop_duplicates(["part", "label"])
-    return few.index.to_numpy()[: 2 * HUBS]
+def _hubs(rows: np.ndarray, about: pd.DataFrame) -> np.ndarray:
+    """Of a group those that stand for it: all of a small one, of a large one the first of each part and label."""
+    if len(rows) <= HUBS:
+        return rows
+    return about.iloc[rows].drop_duplicates(["part", "label"]).index.to_numpy()[: 2 * HUBS]
 
 
 def _product(first: Sequence[int], second: Sequence[int]) -> set[tuple[int, int]]:
@@ -210,7 +250,8 @@ def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd
         A row a model: model, name, leading, and the leading measure with its 95 % interval on all test images (images,
         score, score_low, score_high) and without twins (the same with `_without`); where both a CNN and a probe are
         among the models a last row, named `difference`, with the best plain probe (on validation) minus the first CNN
-        on the same images. Empty cells where every test image has a twin.
+        on the same images. Empty cells where every test image has a twin. In the file near_copies_among is beside
+        them: how many images near copies were looked for among.
     """
     leaks = (pairs["part_a"] == "train") & (pairs["part_b"] == "test")
     alone = ~np.isin(test.paths, list(set(pairs.loc[leaks, "path_b"])))
@@ -230,7 +271,7 @@ def without_twins(results: list[Result], test: Split, pairs: pd.DataFrame) -> pd
     return pd.DataFrame(table)
 
 
-def _gallery(pile: _Pile, pairs: pd.DataFrame) -> Figure:
+def _gallery(pile: _Pile, pairs: pd.DataFrame, among: int) -> Figure:
     """Pairs across parts first, evenly over all degrees of likeness: the least alike are where an error would be."""
     once = pairs.drop_duplicates("path_b")  # else a picture with many copies takes all places
     across = (once["part_a"] != once["part_b"]).to_numpy()
@@ -238,7 +279,7 @@ def _gallery(pile: _Pile, pairs: pd.DataFrame) -> Figure:
     for rows in (np.flatnonzero(across), np.flatnonzero(~across)):
         chosen += evenly(rows, SHOWN - len(chosen)).tolist()
     shown = once.iloc[chosen]
-    where = {path: row for row, path in enumerate(pile.about()["path"])}
+    where = {path: row for row, path in enumerate(pile.paths())}
     sides = [[where[path] for path in shown[f"path_{side}"]] for side in "ab"]
     images = [torch.cat([pile.pixels(torch.tensor([row])) for row in rows]) if rows else None for rows in sides]
     captions = [
@@ -247,4 +288,6 @@ def _gallery(pile: _Pile, pairs: pd.DataFrame) -> Figure:
         for row in shown.itertuples()
     ]
     title = f"{len(shown)} of {len(pairs):,} pairs of copies, across parts first" if len(pairs) else "No copies"
+    if among < len(pile):
+        title += f"; near ones among {among:,} of {len(pile):,} images"
     return figures.pair_grid(*images, captions, title)

@@ -14,8 +14,8 @@ from ..data import Split
 from ..errors import Hw1Error
 from ..experiment import Result
 from ..io.files import write_csv
-from ..io.splits import stratified_subset
 from ..report import figures, galleries
+from .common import fair_part
 
 MOST = 2000  # images on the map: more are slower, and hide one another
 COMPONENTS = 50  # of the PCA before t-SNE, as its authors did
@@ -42,7 +42,7 @@ def feature_map(result: Result, test: Split) -> pd.DataFrame:
     run, config = result.run, result.run.context.config
     if run.features is None:
         raise Hw1Error(f"{run.title} has no features of an encoder to map: give the result of a probe.")
-    rows = stratified_subset(test.labels.cpu().numpy(), MOST, config.seed)
+    rows = fair_part(test, MOST, config.seed, "The map shows")
     chosen = torch.from_numpy(rows)
     samples, targets = run.samples(test), test.labels[chosen.to(test.labels.device)]
     shown = replace(samples, inputs=samples.inputs.subset(chosen), targets=targets)

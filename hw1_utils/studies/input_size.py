@@ -14,7 +14,7 @@ from ..io.files import write_csv
 from ..measure import profiling
 from ..models import FrozenEncoder
 from ..report import figures
-from .common import train_only, val_columns
+from .common import fair_part, train_only, val_columns
 
 INPUT_SHARES = (3 / 7, 1 / 2, 5 / 7, 1)  # of the encoder's own input: 96, 112, 160 and 224 pixels of 224
 
@@ -22,8 +22,9 @@ INPUT_SHARES = (3 / 7, 1 / 2, 5 / 7, 1)  # of the encoder's own input: 96, 112, 
 def input_size(probes: list[Trained]) -> pd.DataFrame:
     """Train each probe at up to four input sizes. Writes input_size.csv and input_size.png.
 
-    The same head on `Config.study_images` training images, judged on all of validation. The encoder sees both at each
-    size: on two cores that is under three minutes for 5,000 and 5,000 images (DeiT-Tiny, bf16).
+    The same head on `Config.study_images` training images, judged on as many of validation, or all if there are fewer.
+    The encoder sees both at each size: on two cores that is under three minutes for 5,000 and 5,000 images (DeiT-Tiny,
+    bf16).
 
     Returns:
         One row per probe and size: model, name, input_size (side in pixels), leading, val_accuracy, the leading measure
@@ -40,7 +41,7 @@ def input_size(probes: list[Trained]) -> pd.DataFrame:
                     "model": run.title,
                     "name": run.name,
                     "input_size": max(features.encoder.input_size),
-                    **val_columns(run.data, predictions),
+                    **val_columns(replace(run.data, val=other.data.val), predictions),
                     "macs": profiling.count_macs(*other.from_pixels.arithmetic(features.data.train.take(slice(1)))),
                     "extraction_images_per_second": len(features.train) / features.train.seconds,
                     "train_images": len(features.train),
@@ -61,8 +62,11 @@ def size_runs(run: Run) -> Iterator[tuple[str, Run]]:
         run: of a probe.
     """
     data, context, sides = run.data, run.context, input_sides(run.features.encoder)
-    part = run.features.subset(context.config.study_images, context.config.seed)
-    val = at_side(data.val, run.image_size, context)
+    most, seed = context.config.study_images, context.config.seed
+    fair_part(data.train, most, seed, f"{run.title}, input sizes: trained on")
+    part = run.features.subset(most, seed)
+    judged = torch.from_numpy(fair_part(data.val, most, seed, f"{run.title}, input sizes: judged on"))
+    val = at_side(data.val, run.image_size, context).subset(judged)
     pixels = sum(side**2 for side in sides) / sides[-1] ** 2  # of an image, over those of the encoder's own input
     seconds = run.features.train.seconds / len(run.features.train) * pixels * (len(part.train) + len(val))
     print(f"{run.title}: up to {seconds:,.0f} s for {len(sides)} input sizes")

@@ -10,12 +10,14 @@ import torch
 
 from ..data import Split, at_side
 from ..experiment import Result
+from ..io.arrays import empty_array
 from ..io.files import write_csv
 from ..io.splits import folds
 from ..report import figures
+from ..report.figures import shortened
 from .common import difference_on, evenly, interval_columns, score_on
-from .confident_learning import contradicted, margins, out_of_fold, upper_limit
-from .logreg import most_images
+from .confident_learning import contradicted, margins, out_of_fold, own_and_other, upper_limit
+from .logreg import SECONDS, most_images
 
 FOLDS = 5
 NAME = 17  # characters above a picture of the gallery
@@ -39,7 +41,8 @@ def label_errors(cnn: Result, probe: Result, test: Split) -> LabelErrors:
     folds of all parts together. These heads are for nothing else, and nothing is chosen by what they say about test:
     it takes results, of models that are trained and evaluated. Images whose class the other folds lack cannot be
     judged. Which of the suspected labels are wrong only a look can tell: a head that is right about nine images of ten
-    contradicts many right labels, too.
+    contradicts many right labels, too. A head learns from as many images as `logreg.most_images` allows, a stratified
+    part of the others; all are judged, CHUNK rows at a time.
 
     Writes label_errors.csv, label_error_shares.csv, without_suspects.csv and label_errors.png. On two cores less than
     a minute for 60,000 images with 192 features.
@@ -49,28 +52,40 @@ def label_errors(cnn: Result, probe: Result, test: Split) -> LabelErrors:
             suggested, p_given, p_suggested.
         shares: a row each for train, val, test and all: part, images, judged, suspects, suspect_share (of those
             judged), accuracy (of the heads, by the labels given), share_limit (of wrong labels: see
-            `confident_learning.upper_limit`).
+            `confident_learning.upper_limit`), learnt_from (images, by a head, at most).
         without: see `without_suspects`.
     """
     run = probe.run
-    context, classes = run.context, run.data.classes
+    context, classes, seed = run.context, run.data.classes, run.context.config.seed
     splits = {split.name: split for split in (run.data.train, run.data.val, test)}
     table = pd.concat([_images(split) for split in splits.values()], ignore_index=True)
     inputs = [run.train.inputs, run.val.inputs, run.samples(test).inputs]
     labels, rows = table["given"].to_numpy(), np.arange(len(table))
+    most, fold = most_images(context, inputs[0].shape[1], len(classes)), folds(labels, _groups(splits), FOLDS, seed)
+    others = len(labels) - int(np.bincount(fold, minlength=FOLDS).min())
+    if (learnt_from := min(most, others)) < others:
+        print(f"Labels: each head learns from {most:,} of {others:,} images, drawn class by class (seed {seed})")
+    work = FOLDS * learnt_from * inputs[0].shape[1] * len(classes)
+    print(f"Labels: about {work * SECONDS:,.0f} s for {FOLDS} heads")
+    shape, room = (len(labels), int(labels.max()) + 1), context.room.for_a_while()
     probabilities, table["judged"] = out_of_fold(
         inputs,
         labels,
-        folds(labels, _groups(list(splits.values())), FOLDS, context.config.seed),
-        most=most_images(context, inputs[0].shape[1]),
-        seed=context.config.seed,
+        fold,
+        most=most,
+        seed=seed,
         balanced=context.config.class_weights,
+        into=empty_array(shape, room, context.config.cache_path)[0].numpy(),
     )
     table["suggested"], table["suspected"] = contradicted(probabilities, labels, table["judged"].to_numpy())
-    table["p_given"], table["p_suggested"] = (probabilities[rows, table[name]] for name in ("given", "suggested"))
-    table["margin"] = margins(probabilities, labels)
+    table["p_given"], table["p_other"] = own_and_other(probabilities, labels)
+    table["p_suggested"] = probabilities[rows, table["suggested"]]
+    table["margin"] = table["p_given"] - table["p_other"]
+    table["right"] = table["p_given"] > table["p_other"]
     parts = {name: table[table["part"] == name] for name in splits} | {"all": table}
-    shares = pd.DataFrame([{"part": name} | _shares(part, probabilities) for name, part in parts.items()])
+    shares = pd.DataFrame(
+        [{"part": name} | _shares(part) | {"learnt_from": learnt_from} for name, part in parts.items()]
+    )
     ranked = table[table["suspected"]].sort_values("margin", kind="stable", ignore_index=True)
     of_test = ranked.loc[ranked["part"] == test.name, "row"].to_numpy()
     most = math.ceil(shares.set_index("part").loc[test.name, "share_limit"] * len(test))
@@ -100,24 +115,23 @@ def _images(split: Split) -> pd.DataFrame:
     return pd.DataFrame({"part": split.name} | columns)
 
 
-def _groups(splits: list[Split]) -> np.ndarray | None:
+def _groups(splits: dict[str, Split]) -> np.ndarray | None:
     """Of the images of all parts, one part after the other."""
-    groups = [split.groups for split in splits if split.groups is not None]
+    groups = [split.groups for split in splits.values() if split.groups is not None]
     return torch.cat(groups).numpy() if groups else None
 
 
-def _shares(part: pd.DataFrame, probabilities: np.ndarray) -> dict[str, float]:
-    """Of some of the images, whose index is their row in `probabilities`."""
+def _shares(part: pd.DataFrame) -> dict[str, float]:
+    """Of some of the images."""
     judged = part[part["judged"]]
-    own, labels = probabilities[judged.index], judged["given"].to_numpy()
     count, suspects = max(1, len(judged)), int(judged["suspected"].sum())
     return {
         "images": len(part),
         "judged": len(judged),
         "suspects": suspects,
         "suspect_share": suspects / count,
-        "accuracy": (own.argmax(1) == labels).sum() / count,
-        "share_limit": upper_limit(own, labels),
+        "accuracy": judged["right"].sum() / count,
+        "share_limit": upper_limit(judged["p_given"].to_numpy(), judged["p_other"].to_numpy()),
     }
 
 
@@ -129,7 +143,7 @@ def _shown(count: int) -> list[int]:
 def _gallery(pictures: list[torch.Tensor], suspects: pd.DataFrame, shown: list[int], path: Path) -> Path:
     """Above each picture its label, the class suggested, and the part it is in, with the probability of the second."""
     captions = [
-        f"{_short(row.given)}\n{_short(row.suggested)}?\n{row.part}, {row.p_suggested:.2f}"
+        f"{shortened(row.given, NAME)}\n{shortened(row.suggested, NAME)}?\n{row.part}, {row.p_suggested:.2f}"
         for row in suspects.iloc[shown].itertuples(index=False)
     ]
     labels = "label" if len(suspects) == 1 else "labels"
@@ -138,11 +152,6 @@ def _gallery(pictures: list[torch.Tensor], suspects: pd.DataFrame, shown: list[i
         title += f": the {FIRST} most suspicious, then {SPREAD} spread evenly over the others"
     images = torch.cat([picture.cpu() for picture in pictures]) if pictures else torch.empty(0)
     return figures.save(figures.image_grid(images, captions, title, columns=FIRST, caption_lines=3), path)
-
-
-def _short(name: str) -> str:
-    """As much of a class's name as has room above a picture."""
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def without_suspects(cnn: Result, probe: Result, suspects: np.ndarray, most: int) -> pd.DataFrame:

@@ -58,15 +58,15 @@ def _of(result: Result, test: Split) -> pd.DataFrame:
     """The mistakes of one model, in the order of test."""
     rows = np.flatnonzero(~result.correct)
     labels, guesses = result.test.labels.numpy()[rows], result.test.guesses[rows]
-    probabilities = result.test.probabilities.numpy()[rows]
+    probabilities = result.test.probabilities.numpy()
     return pd.DataFrame(
         {
             "name": result.run.name,
             "path": [test.paths[row] for row in rows],
             "true": [test.classes[label] for label in labels],
             "predicted": [test.classes[guess] for guess in guesses],
-            "probability": np.take_along_axis(probabilities, guesses[:, None], 1)[:, 0],
-            "p_true": np.take_along_axis(probabilities, labels[:, None], 1)[:, 0],
+            "probability": probabilities[rows, guesses],
+            "p_true": probabilities[rows, labels],
         }
     )
 

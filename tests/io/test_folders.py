@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -210,7 +211,11 @@ LAYOUTS = {  # what is there -> what is said, one line after the other; catalogu
     "dev": (parts("train", "test", "dev"), [USUAL.format("train", "dev/ (4 images)", "test")]),
     "imagenette": (
         [*parts("train", "val", wrap="imagenette2/"), "imagenette2/noisy_imagenette.csv"],
-        [USUAL.format("imagenette2/train", REST, "imagenette2/val"), "{root} has no test/: val/ takes its place"],
+        [
+            USUAL.format("imagenette2/train", REST, "imagenette2/val"),
+            "{root} has no test/: val/ takes its place",
+            "not read: noisy_imagenette.csv; if labels stand in it, give {root}/imagenette2/noisy_imagenette.csv",
+        ],
     ),
     "unlabelled test": (
         [*parts("train", "validation"), "test/test 4", "sample_submission.csv"],
@@ -317,7 +322,7 @@ NOT_UNDERSTOOD = {
     "pieces": (
         ["images_part_1 3", "images_part_2 3", "metadata.csv"],
         "The folders in {root} (images_part_1, images_part_2) look like images whose labels stand in files, which are "
-        "not read: {LAYOUT}.",
+        "not read: {LAYOUT}; or, if labels stand in it, give {root}/metadata.csv.",
     ),
     "dogs against cats": (
         ["train/train 2", "test1/test1 2", "sampleSubmission.csv"],
@@ -325,11 +330,13 @@ NOT_UNDERSTOOD = {
     ),
     "images and a table": (
         ["images 2", "styles.csv"],
-        "{root}/images has no class folders, only 2 images (0.jpg, 1.jpg): {LAYOUT}.",
+        "{root}/images has no class folders, only 2 images (0.jpg, 1.jpg): {LAYOUT}; or, if labels stand in it, give "
+        "{root}/styles.csv.",
     ),
     "tables": (
         ["train.csv", "test.csv"],
-        "{root} has no class folders, only 2 other files (test.csv, train.csv): {LAYOUT}.",
+        "{root} has no class folders, only 2 other files (test.csv, train.csv): {LAYOUT}; or, if labels stand in it, "
+        "give {root}/test.csv.",
     ),
     "archives": (
         ["train.zip", "test.zip"],
@@ -649,3 +656,24 @@ def test_a_test_size_below_the_number_of_classes(make_smoke_config, monkeypatch)
 def test_a_test_size_that_cannot_be_stratified_holds_every_class(make_smoke_config):
     assert sorted(images_of_test(make_smoke_config(test_size=29)).counts().values()) == [9, 10, 10]
     assert set(images_of_test(make_smoke_config(test_size=3)).counts().values()) == {1}
+
+
+def test_a_table_beside_the_images_is_not_passed_over_in_silence(make_smoke_config, toy_folder, tmp_path, capsys):
+    (toy_folder / "labels.csv").write_text("path,label\n")
+    read_folder(toy_folder, "mine")
+    assert f"not read: labels.csv; if labels stand in it, give {toy_folder / 'labels.csv'}" in capsys.readouterr().out
+    flat = tmp_path / "flat"
+    rows = ["file,kind"]
+    for i, image in enumerate(sorted(toy_folder.glob("train/*/*.png"))):
+        (flat / "images").mkdir(parents=True, exist_ok=True)
+        (flat / "images" / f"{i}.png").write_bytes(image.read_bytes())
+        rows.append(f"{i}.png,{image.parent.name}")
+    (flat / "train.csv").write_text("\n".join(rows))
+    archive = shutil.make_archive(tmp_path / "packed", "zip", tmp_path, "flat")
+    places = {"data_dir": archive, "output_dir": str(tmp_path / "out")}
+    with pytest.raises(
+        Hw1Error, match=r"no class folders.*; or, if labels stand in it, give .*train\.csv\.$"
+    ) as refused:
+        load(make_smoke_config(**places))
+    table = re.search(r"give (\S*train\.csv)\.$", str(refused.value))[1]
+    assert len(load(make_smoke_config(**places | {"data_dir": table})).train) == 86  # a fifth for test, a tenth for val

@@ -136,6 +136,21 @@ def test_what_cannot_be_read_has_no_copies(folder, side):
     assert len(set(near.tolist())) == 48 and len(set(exact.tolist())) == 58
 
 
+@pytest.mark.parametrize("side", [32, 64])
+def test_among_very_many_images_only_exact_copies_are_looked_for_and_none_is_in_memory(
+    folder, side, monkeypatch, capsys
+):
+    copied(folder, "mirrored", slice(10))
+    files = sorted(folder.glob("*/*.png"))
+    (folder / "class_0" / "again.png").write_bytes(files[0].read_bytes())
+    paths = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.png"))]
+    for name, value in {"LONG": 2, "MOST": len(paths) - 1, "IN_MEMORY": 0}.items():
+        monkeypatch.setattr(pixels, name, value)
+    exact, near = pixels.load_twins(folder, [paths], side, {}, folder.with_name("cache"))
+    assert (exact == near).all() and len(set(exact.tolist())) == len(paths) - 1
+    assert f"exact copies among {len(paths)} images" in capsys.readouterr().out
+
+
 def test_a_film_is_not_kept_together_and_groups_are_suggested(folder, capsys):
     """Thirty frames in a class of 54, ten of which are equal."""
     with Image.open(folder / "class_0" / "00.png") as picture:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +231,20 @@ def test_groups_that_lie_in_several_parts_are_called_a_leak():
     assert alone == "3 groups of one image each: groups make no difference (anna, bob, eve)"
     with pytest.raises(Hw1Error, match="All images are of one group"):
         describe_groups(["anna"], {"train": [0, 0]})
+
+
+def test_tens_of_thousands_of_small_groups_are_dealt_whole_and_class_by_class():
+    rng = np.random.default_rng(0)
+    labels = np.sort(rng.integers(0, 300, 60_000))
+    groups = np.arange(60_000) // 3
+    images = replace(part(labels), groups=groups.tolist())
+    began = time.process_time()
+    folder = put_aside(Folder({"train": images}, has_test=False), "films", 0)
+    sides = choose(folder, "films", 0, train_size=None, val_size=None, test_size=None)
+    assert time.process_time() - began < 20  # one at a time they take minutes
+    assert [len(side) for side in sides.values()] == pytest.approx([43_200, 4800, 12_000], rel=0.02)
+    belong = [set(side.groups) for side in sides.values()]
+    assert sum(map(len, belong)) == len(set().union(*belong)) == 20_000
+    for side in (sides["train"], sides["test"]):
+        share = np.bincount(side.labels, minlength=300) / np.bincount(labels)
+        assert share.std() < 0.05 and share.min() > 0.5 * share.mean()

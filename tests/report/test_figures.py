@@ -95,6 +95,12 @@ def test_titles_are_whole_and_lie_over_nothing(drawn, name):
     assert missing == []
 
 
+def test_a_long_name_keeps_both_ends_and_is_no_formula():
+    assert figures.shortened("a" * 17, 17) == "a" * 17
+    assert figures.shortened("a  very long\nname of $5 owls", 12) == "a ve…$5 owls"
+    assert figures.class_labels(["$5 or $10"]) == [r"\$5 or \$10"]
+
+
 def test_close_values_are_no_ticks_that_lie_over_each_other():
     ticks = [
         figures.learning_curve(study(train_images=values)).axes[0].get_xticks().tolist()

@@ -183,6 +183,16 @@ def test_write_model_writes_predictions_that_agree_with_the_model(make_smoke_con
     assert (table["label"] == table["prediction"]).mean() == result.correct.mean() == 0.9
     assert pd.read_csv(result.run.results / "per_class.csv")["support"].sum() == 200
     assert pd.read_csv(result.run.results / "history.csv")["epoch"].tolist() == [1, 2]
+
+
+def test_of_very_many_classes_predictions_have_the_two_that_count(make_smoke_config, monkeypatch):
+    (result, _), _ = make_pair(make_smoke_config(), *CASES["cnn better"][:2])
+    monkeypatch.setattr(tables, "WIDE", 2)
+    labels = result.test.labels
+    tables.write_model(result, Split("test", Rows(torch.empty(0)), labels, ["x.png"] * len(labels), CLASSES))
+    table = pd.read_csv(result.run.results / "predictions.csv")
+    assert table.columns.tolist() == ["path", "label", "prediction", "p_label", "p_prediction"]
+    assert ((table["p_label"] == table["p_prediction"]) == result.correct).all()
     for name in ("cm.png", "cm_norm.png"):
         with Image.open(result.run.results / name) as picture:
             assert picture.format == "PNG" and min(picture.size) > 200

@@ -155,7 +155,7 @@ def rows(right, total, better, leading="accuracy"):
         made.append(row | {f"difference{end}": value for end, value in ends})
     table = pd.DataFrame(made)
     table["neighbours"] = pd.array([None, 1, 20], dtype="Int64")
-    return table
+    return table.assign(train_images=[100, 100, 100])
 
 
 ON_FEATURES = "20 nearest neighbours on features (a\\_\\*b\\*)"
@@ -181,6 +181,13 @@ ON_FEATURES = "20 nearest neighbours on features (a\\_\\*b\\*)"
 def test_the_simplest_that_would_do_is_named(right, better, expected):
     text = baselines_in_words(rows(right, 10_000, better))
     assert expected in text and "CNN\\_\\*x\\*" in text
+
+
+def test_a_part_of_the_training_images_is_called_one():
+    table = rows((1000, 3000, 8000), 10_000, 9000)
+    assert "looked for among" not in baselines_in_words(table)
+    table["train_images"] = [1_000_000, 50_000, 50_000]
+    assert "among 50,000 of 1,000,000 training images." in baselines_in_words(table)
 
 
 def test_few_test_images_are_no_proof():

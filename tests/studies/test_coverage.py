@@ -97,6 +97,19 @@ def test_every_outcome_has_its_sentence(val, test, said):
     assert coverage_in_words(pd.read_csv(io.StringIO(table.to_csv(index=False)))) == text
 
 
+def test_where_images_come_in_groups_the_intervals_go_by_these():
+    val, test = known(400, 300), known(200, 150)
+    alone, one_each, ten = (_row(val, test, 0.95, groups) for groups in (None, np.arange(200), np.arange(200) // 20))
+    assert "test_groups" not in alone and (one_each["test_groups"], ten["test_groups"]) == (200, 10)
+    for what in ("coverage", "answered_accuracy"):
+        value, low, high = (f"test_{what}{end}" for end in ("", "_low", "_high"))
+        assert alone[value] == one_each[value] == ten[value]
+        assert ten[low] < alone[low] and ten[high] > alone[high]
+        assert one_each[low] == pytest.approx(alone[low], abs=0.01)
+    text = coverage_in_words(pd.DataFrame([{"model": "a", "name": "m"} | ten]))
+    assert "seen on 200 test images; 95 % intervals of 10 groups, by which they go" in text
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     st.lists(

@@ -17,7 +17,8 @@ from hw1_utils.io import twins
 from hw1_utils.io.toy import make_toy_folder
 from hw1_utils.models import load_encoders
 from hw1_utils.report.copies import copies_in_words, verdict_turns
-from hw1_utils.studies.duplicates import COLUMNS, duplicates, exact_copies, without_twins
+from hw1_utils.studies import duplicates as study
+from hw1_utils.studies.duplicates import COLUMNS, duplicates, exact_copies, find_pairs, without_twins
 from hw1_utils.training import Predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -154,6 +155,13 @@ LEAKS = {
 }
 
 
+def test_what_was_found_before_training_is_not_looked_for_again(data, test, monkeypatch):
+    copies = exact_copies(data)
+    monkeypatch.setattr(study, "decode_files", lambda *args, **options: pytest.fail("these were compared before"))
+    found = find_pairs(data, test, None)
+    assert pairs_of(copies) == pairs_of(found[found["kind"] == "exact"])
+
+
 def test_exact_copies_are_found_before_anything_is_trained(data):
     found = pairs_of(exact_copies(data))
     assert found.pop(("train/colour_1/exact.png", "test/colour_0/00000.png")) == "exact"
@@ -229,18 +237,25 @@ def table_of(*rows):
     return pd.DataFrame(list(rows), columns=COLUMNS)
 
 
-def judged(low, low_without, left=8, value=0.9):
+def judged(low, low_without, left=8, value=0.9, among=100):
     """CNN, probe and their difference; its interval begins at `low`."""
     names = ["model", "name", "leading", "images", "score", "score_low", "score_high"]
     names += ["images_without", "score_without", "score_without_low", "score_without_high"]
     rows = [[name, name, "accuracy", 10, value, 0.8, 1.0, left, value, 0.8, 1.0] for name in ("cnn", "vit")]
     ends = [low + 0.1, low, low + 0.2], [low_without + 0.1, low_without, low_without + 0.2]
     rows.append(["vit minus cnn", "difference", "accuracy", 10, *ends[0], left, *ends[1]])
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=names).assign(near_copies_among=among)
 
 
 def test_no_copies_in_words():
     assert copies_in_words(table_of(), IMAGES) == "Among 100 images no copies were found."
+
+
+@pytest.mark.parametrize("rows", [[], [row(kind="near")]])
+def test_near_copies_among_a_part_are_not_taken_for_all(rows):
+    said = copies_in_words(table_of(*rows), IMAGES, judged(0.1, 0.1, among=40))
+    assert "Near copies were looked for among 40 of 100 images: there may be more of them." in said
+    assert "looked for" not in copies_in_words(table_of(*rows), IMAGES, judged(0.1, 0.1))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from hw1_utils.io.arrays import Room, Rows
 from hw1_utils.io.splits import folds
 from hw1_utils.report import figures
 from hw1_utils.studies import confident_learning
-from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, upper_limit
-from hw1_utils.studies.label_errors import _short, _shown, label_errors, without_suspects
+from hw1_utils.studies.confident_learning import contradicted, margins, out_of_fold, own_and_other, upper_limit
+from hw1_utils.studies.label_errors import _shown, label_errors, without_suspects
 from hw1_utils.training import Predictions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -116,7 +116,7 @@ def test_the_limit_holds_the_share_of_labels_that_were_swapped(share, apart):
     labels = right.copy()
     labels[rows] = (labels[rows] + rng.integers(1, 3, len(rows))) % 3
     probabilities, _ = judge(features, labels)
-    limit = upper_limit(probabilities, labels)
+    limit = upper_limit(*own_and_other(probabilities, labels))
     assert share < limit < share + (0.1 if apart == 8 else 0.3)
 
 
@@ -127,9 +127,10 @@ def test_a_label_is_compared_with_the_likeliest_other_class():
 
 
 def test_where_nothing_is_known_the_limit_is_one():
-    assert upper_limit(np.empty((0, 3)), np.empty(0, int)) == upper_limit(np.ones((9, 1)), np.zeros(9, int)) == 1
+    nothing = own_and_other(np.empty((0, 3)), np.empty(0, int)), own_and_other(np.ones((9, 1)), np.zeros(9, int))
+    assert [upper_limit(*each) for each in nothing] == [1, 1]
     guessing = np.full((100, 4), 0.25)
-    assert upper_limit(guessing, np.arange(100) % 4) == 1  # every label looks as a wrong one does
+    assert upper_limit(*own_and_other(guessing, np.arange(100) % 4)) == 1  # every label looks as a wrong one does
 
 
 # ---- the study
@@ -224,7 +225,6 @@ def test_the_gallery_shows_first_suspects_and_others_from_all(make_smoke_config,
     given, suggested, part = captions[0].split("\n")
     assert {given, suggested.removesuffix("?")} < {"cat", "dog", "owl"}
     assert part.split(", ")[0] in ("train", "val", "test")
-    assert _short("a" * 17) == "a" * 17 and _short("a" * 18) == "a" * 16 + "…"
 
 
 # ---- the comparison without them
