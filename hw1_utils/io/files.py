@@ -77,8 +77,11 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def lock(folder: Path) -> FileLock:
+def lock(folder: Path, setting: str = "output_dir") -> FileLock:
     """Keep other processes from running into the same folder until this one ends (or calls `.release()`).
+
+    Args:
+        setting: what chooses the folder, as it stands in sentences.
 
     Raises:
         Hw1Error: another process has it, or the folder cannot be written.
@@ -90,10 +93,10 @@ def lock(folder: Path) -> FileLock:
     except Timeout as error:
         raise Hw1Error(
             f"Another run is at work in {folder}: wait for its end (a notebook's run ends with its kernel), or give "
-            "this one another output_dir."
+            f"this one another {setting}."
         ) from error
     except OSError as error:
-        raise Hw1Error(f"{folder} cannot be written ({error.strerror or error}): choose another output_dir.") from error
+        raise Hw1Error(f"{folder} cannot be written ({error.strerror or error}): choose another {setting}.") from error
     return taken
 
 
@@ -128,10 +131,10 @@ def write_json(path: Path, value: object) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, table: pd.DataFrame, float_format: str = "%.6g") -> None:
-    """Write a table without its index, atomically."""
+def write_csv(path: Path, table: pd.DataFrame, float_format: str = "%.6g", header: bool = True) -> None:
+    """Write a table without its index, atomically. What is not UTF-8, in a file's name say, is escaped."""
     with atomic(path) as partial:
-        table.to_csv(partial, index=False, float_format=float_format)
+        table.to_csv(partial, index=False, header=header, float_format=float_format, errors="backslashreplace")
 
 
 def sha256_file(path: Path) -> str:
