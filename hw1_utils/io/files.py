@@ -24,8 +24,12 @@ from ..errors import Hw1Error
 
 
 def partial_beside(path: Path) -> Path:
-    """Where this process writes what will be `path`. The suffix stays: pandas and matplotlib go by it."""
-    return path.with_name(f".{os.getpid()}.partial{path.suffix}")
+    """Where this process writes what will be `path`. The suffix stays: pandas and matplotlib go by it.
+
+    Of several machines that share a folder under torchrun two may have the same number of a process, but not of a rank.
+    """
+    rank = f"-{os.environ['RANK']}" if "RANK" in os.environ else ""
+    return path.with_name(f".{os.getpid()}{rank}.partial{path.suffix}")
 
 
 @contextmanager
@@ -59,7 +63,7 @@ def clear_partials(paths: Iterable[Path]) -> None:
     with suppress(OSError):  # where there is nothing to list, there is nothing to remove
         paths = list(paths)
     for path in paths:
-        match = re.fullmatch(r"\.(\d+)\.partial(\..*)?", path.name)
+        match = re.fullmatch(r"\.(\d+)(?:-\d+)?\.partial(\..*)?", path.name)
         if match and not _is_running(int(match[1])):
             with suppress(OSError):  # somebody else's, perhaps
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
