@@ -136,9 +136,11 @@ def predict_to_csv(
     place = Output(output)
     if output.suffix.lower() != ".csv" or output.is_dir():
         raise Hw1Error(f"The predictions cannot be written to {output}: name a file that ends in .csv.")
-    with _alone(place) if ranks.is_first else nullcontext():
-        if ranks.is_first:
-            _prepare(place, _bound(model, source, arguments, target_accuracy), arguments, say)
+    bound = _bound(model, source, arguments, target_accuracy) if ranks.is_first else {}
+    works = ranks.is_first and not _is_complete(place, bound, arguments, say)
+    with _alone(place) if works else nullcontext():
+        if works:
+            _prepare(place, bound, arguments, say)
         ranks.barrier()
         if not place.begun.exists():
             return  # it was complete
@@ -177,20 +179,30 @@ def _bound(model: SavedModel, source: Path, arguments: list[str], target_accurac
     }
 
 
-def _prepare(place: Output, bound: dict, arguments: list[str], say: Say) -> None:
-    """List the files; `place.begun` is there afterwards unless the CSV is complete.
+def _is_complete(place: Output, bound: dict, arguments: list[str], say: Say) -> bool:
+    """Whether nothing is left to do, which is said.
 
     Raises:
-        Hw1Error: what is there was made from something else.
+        Hw1Error: there is a CSV, but of something else.
     """
-    if place.path.exists() and place.about.exists():
-        kept = json.loads(place.about.read_text(encoding="utf-8"))
-        _refuse_other(place.path, bound, kept)
-        if _find(place, arguments).sha256 != kept["files_sha256"]:
-            raise Hw1Error(f"{place.path} was made from other files: give another --output, or delete it.")
-        place.begun.unlink(missing_ok=True)  # a kill just before the end may have left it
-        say(f"{place.path} is complete: {_summary(kept)}")
-    elif place.begun.exists():
+    if not (place.path.exists() and place.about.exists()):
+        return False
+    kept = json.loads(place.about.read_text(encoding="utf-8"))
+    _refuse_other(place.path, bound, kept)
+    if _find(place, arguments).sha256 != kept["files_sha256"]:
+        raise Hw1Error(f"{place.path} was made from other files: give another --output, or delete it.")
+    shutil.rmtree(place.parts, ignore_errors=True)  # a kill just before the end may have left them
+    say(f"{place.path} is complete: {_summary(kept)}")
+    return True
+
+
+def _prepare(place: Output, bound: dict, arguments: list[str], say: Say) -> None:
+    """List the files, or see that they are those that the parts that are there were made from.
+
+    Raises:
+        Hw1Error: they are not, or there is a CSV of which nobody knows what it was made from.
+    """
+    if place.begun.exists():
         kept = json.loads(place.begun.read_text(encoding="utf-8"))
         _refuse_other(place.parts, bound, kept)
         found = _find(place, arguments)
@@ -288,7 +300,7 @@ def _join(place: Output, begun: dict, names: list[str], say: Say) -> None:
                     counts[name] += row[names.index(name)] not in ("", "False")
     about = {name: value for name, value in begun.items() if name != "offsets"} | counts
     write_json(place.about, about)
-    place.begun.unlink()
+    place.begun.unlink(missing_ok=True)
     say(f"{place.path}: {_summary(about)}")
 
 

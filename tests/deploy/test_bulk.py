@@ -263,11 +263,20 @@ def test_two_at_once_are_one_too_many(file, pictures, begun):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
+def interrupted(*args, **options):
+    raise KeyboardInterrupt
+
+
 def test_from_a_shell(file, pictures, tmp_path, capsys, monkeypatch):
     command = ["predict", str(file), str(pictures), str(tmp_path / "missing.png"), "--output", str(tmp_path / "p.csv")]
     assert main(command) == 0 and capsys.readouterr().out.count("\n") == 2
     assert pd.read_csv(tmp_path / "p.csv")["error"].iloc[-1] == "No such file or directory"
     assert main(command) == 0 and "p.csv is complete: 24 files, 2 that cannot" in capsys.readouterr().out
     assert main([*command, "--json"]) == 1 and "take one of the two away" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "predict", interrupted)
+        assert main([*command[:-1], str(tmp_path / "q.csv")]) == 130
+    said = capsys.readouterr().err
+    assert said == "\nhw1: stopped; the same command continues with the parts that are missing.\n"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(command[:3]) == 1 and "only with --output FILE" in capsys.readouterr().err
