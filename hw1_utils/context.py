@@ -18,6 +18,7 @@ from .device import (
 from .io.arrays import Room
 from .io.backup import Backup, make_place
 from .io.files import clear_partials, lock
+from .io.ranks import ALONE, Ranks
 from .io.tracking import clear_emptied
 
 
@@ -32,6 +33,7 @@ class Context:
     room: Room = field(default_factory=Room)  # for all arrays together; what finds none stays on disk
     backup: Backup = field(default_factory=lambda: Backup(None))
     computed: dict = field(default_factory=dict)  # larger images and features of this run, by what they depend on
+    ranks: Ranks = ALONE  # the processes that decode and extract together
     lock: FileLock | None = None  # held for as long as this object lives: no other run writes to the same folder
 
     @property
@@ -39,24 +41,30 @@ class Context:
         """What seconds depend on, in one line: on a GPU hardly on the threads that feed it."""
         stamp = self.environment
         threads = f", {stamp['torch_threads']} threads" if self.device.type == "cpu" else ""
-        return f"{stamp['device']}{threads}, torch {stamp['packages']['torch']}"
+        others = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""  # what they take is no run's cost
+        return f"{stamp['device']}{threads}{others}, torch {stamp['packages']['torch']}"
 
 
-def start(config: Config) -> Context:
+def start(config: Config, ranks: Ranks = ALONE) -> Context:
     """Choose device and number format; take the output folder until the process ends, and clear what a kill left there.
+
+    Of several processes the first takes and clears it for all.
 
     Raises:
         Hw1Error: the device cannot be used, a place cannot be written, or another process is at work in it.
     """
     device = find_device(config.device)
     precision = choose_precision(config.precision, device)
-    taken = lock(config.output_path)
-    for folder in (config.runs_path, config.results_path, config.models_path, config.cache_path):
-        clear_partials(folder.rglob(".*.partial*"))
-    clear_emptied(config.runs_path)
-    if config.backup_path:
-        make_place(config.backup_path.parent)
+    taken = None
+    if ranks.is_first:
+        taken = lock(config.output_path)
+        for folder in (config.runs_path, config.results_path, config.models_path, config.cache_path):
+            clear_partials(folder.rglob(".*.partial*"))
+        clear_emptied(config.runs_path)
+        if config.backup_path:
+            make_place(config.backup_path.parent)
+    ranks.barrier()
     make_deterministic()
     keep_freed_memory()
     room, backup = Room(room_for_arrays(device, config.memory_mb)), Backup(config.backup_path)
-    return Context(config, device, precision, environment(device, precision), room, backup, lock=taken)
+    return Context(config, device, precision, environment(device, precision), room, backup, ranks=ranks, lock=taken)

@@ -23,6 +23,7 @@ from .io.files import sha256_tensors, write_csv
 from .io.folders import Part
 from .io.images import Levels
 from .io.pixels import load_levels, load_pixels
+from .io.ranks import ALONE, Ranks
 from .io.splits import stratified_subset
 
 STATISTICS_CHUNK = 4096  # images counted at a time
@@ -158,18 +159,24 @@ def _generator(seed: int, epoch: int, stream: str, device: torch.device | str = 
 
 
 def decode(
-    config: Config, chosen: dict[str, Part], levels: Levels, *, unreadable: Path | None = None
+    config: Config,
+    chosen: dict[str, Part],
+    levels: Levels,
+    *,
+    unreadable: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Split]:
     """The files of each part as a Split, on the CPU. Those of all parts that cannot be read are named at once.
 
     Args:
         unreadable: the table that lists those files, all of them; none is left where all can be read.
+        ranks: the processes that decode together, all of which call this.
 
     Raises:
         Hw1Error: unreadable images.
     """
     read = {
-        name: load_pixels(config.data_path, part.paths, config.image_size, levels, config.cache_path)
+        name: load_pixels(config.data_path, part.paths, config.image_size, levels, config.cache_path, ranks)
         for name, part in chosen.items()
     }
     bad = [(chosen[name].paths[row], why) for name, (_, failures) in read.items() for row, why in failures.items()]
@@ -223,7 +230,9 @@ def at_side(split: Split, side: int, context: Context) -> Split:
         print(
             f"  {len(split):,} {split.name} images at {side}×{side} pixels: {size:,.0f} MB in {config.cache_path.name}"
         )
-        images, failures = load_pixels(config.data_path, split.paths, side, split.levels, config.cache_path)
+        images, failures = load_pixels(
+            config.data_path, split.paths, side, split.levels, config.cache_path, context.ranks
+        )
         if failures:
             raise Hw1Error(f"{split.paths[min(failures)]} could be read before and cannot be now: run again.")
         larger = replace(split, images=Rows(images), whole_sha256="")

@@ -35,6 +35,7 @@ from .io.files import read_checked, sha256_tensors, write_csv
 from .io.folders import Folder, Part, read_folder
 from .io.images import Sizes, measure_sizes
 from .io.progress import Progress, history_table
+from .io.ranks import ALONE, Ranks
 from .io.sides import twins_on_one_side
 from .io.splits import choose, put_aside
 from .io.table import read_table
@@ -58,35 +59,33 @@ from .training import Predictions, evaluate, fit, judged
 # ---- the data
 
 
-def load(config: Config) -> Data:
+def load(config: Config, ranks: Ranks = ALONE) -> Data:
     """Make sure the data is there, choose device and precision, and load what is trained and validated on.
 
     What can be known in seconds comes first: the folder and what is taken of it, encoders and their weights, places
     to write to, room on the disk. Test images are decoded, so that a damaged one is found now and not after an hour of
     training, and put aside.
 
+    Args:
+        ranks: the processes that do this together, under torchrun.
+
     Raises:
         Hw1Error: the data cannot be had or is not usable, weights cannot be had or do not fit, a place cannot be
             written, or another process is at work in `config.output_dir`.
     """
     check_names(config.encoders)
-    context = start(config)
-    if config.is_toy and not config.data_path.exists():
-        make_toy_folder(config.data_path)
-    if not config.is_cifar10:  # else it may still have to be downloaded, and weights are checked before that
-        folder, chosen = _read(config)
-    encoders = sketch_encoders(config)
-    if config.is_cifar10:
-        cifar10.ensure_cifar10(config.data_path)
-        folder, chosen = _read(config)
+    context = start(config, ranks)
+    with ranks.first_alone():
+        folder, chosen, encoders = _find(config)
     sizes = measure_sizes([str(config.data_path / path) for path in chosen["train"].paths])
     if sizes:  # else no file can be read, which is said with their names when they are decoded
         _check_disk(context, chosen, encoders, sizes)
     folder, chosen = twins_on_one_side(
-        config.data_path, folder, chosen, config.image_size, config.seed, config.cache_path
+        config.data_path, folder, chosen, config.image_size, config.seed, config.cache_path, ranks
     )
     levels = grey_levels(config, folder.parts["train"])
-    train, val, test = decode(config, chosen, levels, unreadable=config.results_path / "unreadable.csv").values()
+    unreadable = config.results_path / "unreadable.csv"
+    train, val, test = decode(config, chosen, levels, unreadable=unreadable, ranks=ranks).values()
     train, val = (split.to(context.device, context.room) for split in (train, val))
     mean, std = pixel_statistics(train.images.values)
     if config.is_cifar10:
@@ -103,7 +102,21 @@ def load_test(data: Data) -> Split:
         Hw1Error: images that could be read before and cannot be now.
     """
     context = data.context
-    return decode(context.config, {"test": data.test}, data.train.levels)["test"].to(context.device, context.room)
+    test = decode(context.config, {"test": data.test}, data.train.levels, ranks=context.ranks)["test"]
+    return test.to(context.device, context.room)
+
+
+def _find(config: Config) -> tuple[Folder, dict[str, Part], list[FrozenEncoder]]:
+    """The folder, which files are train, val and test, sketches of the encoders: what may have to be fetched."""
+    if config.is_toy and not config.data_path.exists():
+        make_toy_folder(config.data_path)
+    if not config.is_cifar10:  # else it may still have to be downloaded, and weights are checked before that
+        folder, chosen = _read(config)
+    encoders = sketch_encoders(config)
+    if config.is_cifar10:
+        cifar10.ensure_cifar10(config.data_path)
+        folder, chosen = _read(config)
+    return folder, chosen, encoders
 
 
 def _read(config: Config) -> tuple[Folder, dict[str, Part]]:

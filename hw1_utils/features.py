@@ -17,9 +17,11 @@ from .io.arrays import Room, Rows, empty_array
 from .io.backup import Backup
 from .io.chunks import Chunks, Spent
 from .io.progress import Progress
+from .io.ranks import ALONE, Ranks
 from .models import FrozenEncoder
 
 TIMED = 256  # images, where none was timed on this machine
+PASS = 16  # images at most a pass on a CPU: last digits could hang on it, so it hangs on no number of threads
 CHUNK = 4096  # images per cache file: what an interruption can cost; rows of features taken in at a time
 
 
@@ -82,6 +84,7 @@ def extract_split(encoder: FrozenEncoder, split: Split, data: Data) -> SplitFeat
                 machine=context.machine,
                 timed=split.name == "train",
                 name=split.name,
+                ranks=context.ranks,
             )
         except KeyboardInterrupt:
             print("  stopped: run it again, and it continues with what is not finished")
@@ -110,6 +113,7 @@ def compute(
     machine: str = "",
     timed: bool = True,
     name: str = "images",
+    ranks: Ranks = ALONE,
     say: Callable[[str], object] = print,
 ) -> SplitFeatures:
     """Run uint8 N×3×S×S images through the encoder, or read what an earlier run left in the folder `cache`.
@@ -123,14 +127,24 @@ def compute(
     A chunk keeps the seconds it took and on which `machine`. Those of another one (from a backup, say, or with other
     threads) are no cost of this one: where the seconds are wanted (`timed`), up to TIMED images are timed again.
 
+    Several processes (`ranks`), all of which call this, take the chunks in turn; then each reads what all have made.
+
     Raises:
-        Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers.
+        Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers; of
+            several processes, the disk of one takes no file.
     """
-    chunks, spent = Chunks(cache, backup or Backup(None)), Spent(machine)
+    chunks, spent = Chunks(cache, backup or Backup(None), required=ranks.count > 1), Spent(machine)
+    all_rows = [range(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
     with Progress(f"  features of {name}", len(images), "images", say=say) as progress:
-        for start in range(0, len(images), CHUNK):
-            rows = range(start, min(start + CHUNK, len(images)))
+        for rows in ranks.share(all_rows) if ranks.count > 1 else ():
+            key = chunk_key(encoder, images, rows, batch_size)
+            if chunks.load(key) is None:
+                values, seconds, batch_size = _encode(encoder, images, rows, batch_size, progress.say)
+                chunks.save(key, values, seconds, machine)
+            progress.update(rows.stop)
+        ranks.barrier()
+        for rows in all_rows:
             key = chunk_key(encoder, images, rows, batch_size)
             if kept := chunks.load(key):
                 values, seconds, where = kept
@@ -197,12 +211,12 @@ def _encode(
 
 
 def _beside_each_other(encoder: FrozenEncoder, images: Tensor | Rows, rows: range, size: int) -> Tensor:
-    """Several passes at once on the threads of a CPU, of about `size` images together."""
+    """Passes beside one another on the threads of a CPU, of up to PASS images each."""
 
     def one_pass(piece: range) -> Tensor:
         return encoder(images[piece.start : piece.stop])
 
-    each = max(1, size // torch.get_num_threads())
+    each = min(size, PASS)
     with one_thread_each() as workers:
         return torch.cat(list(workers.map(one_pass, (rows[at : at + each] for at in range(0, len(rows), each)))))
 

@@ -43,10 +43,11 @@ def test_features_are_the_encoders_outputs_in_order(tmp_path):
     )
 
 
-def test_passes_beside_each_other_on_several_threads_give_the_same_features_in_order(tmp_path):
+def test_features_do_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "PASS", 2)
     encoder, passes = make_encoder()
     alone = run(encoder, IMAGES, tmp_path / "alone").rows.values
-    threads = []
+    sizes, threads = passes[:], []
     encoder.register_forward_pre_hook(lambda module, args: threads.append(torch.get_num_threads()))
     before, _ = torch.get_num_threads(), passes.clear()
     try:
@@ -55,8 +56,8 @@ def test_passes_beside_each_other_on_several_threads_give_the_same_features_in_o
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert passes == [2] * 6 and threads == [1] * 6
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+    assert passes == sizes == [2] * 6 and threads == [1] * 6
+    assert torch.equal(together, alone)
 
 
 def test_the_second_time_they_come_from_disk_with_their_cost(tmp_path):

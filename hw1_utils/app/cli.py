@@ -4,6 +4,7 @@ python -m hw1_utils run                           CIFAR-10, the whole story: tra
 python -m hw1_utils run --data photos             your own: photos/<class>/*, or photos/train/… and photos/test/…
 python -m hw1_utils run --encoder A --encoder B   other timm encoders, side by side
 python -m hw1_utils run --cnn-epochs 5            any setting is an option: `run --help` lists them
+torchrun --nproc-per-node=2 -m hw1_utils work     ahead of a run: decodes, extracts and trains, several at a time
 python -m hw1_utils predict models/vit.safetensors new.jpg folder/    class and probability
 python -m hw1_utils export models/cnn.safetensors                     the same model as ONNX
 python -m hw1_utils report                        comparison and HTML report again, from what is on disk
@@ -27,7 +28,35 @@ from ..errors import Hw1Error
 def run(args: argparse.Namespace) -> None:
     """Execute the notebook and say what came out and where it is."""
     from ..io.tracking import clear_emptied
-    from .runner import NOTEBOOK, execute, own_settings
+    from .runner import NOTEBOOK, execute
+
+    config = _with_the_notebooks(args)  # bad settings are found here, before a kernel starts
+    os.environ["HW1_PROFILE"] = config.profile
+    os.environ["HW1_OVERRIDES"] = json.dumps(overrides_from_environment() | args.settings)
+    # Only a run that writes the repository's own results/ is what its notebook shows.
+    executed = NOTEBOOK if _is_own(config) else config.output_path / "hw1.ipynb"
+    execute(executed, echo=lambda text: print(text, flush=True))
+    clear_emptied(config.runs_path, patience_s=0)  # kernel and TensorBoard servers have ended: nobody reads them now
+    report(args)
+    print(f"{'executed notebook:':<28} {os.path.relpath(executed)}")
+
+
+def work(args: argparse.Namespace) -> None:
+    """Decode, extract and train what a run of these settings will, ahead of it and, under torchrun, several at a time.
+
+    The processes that torchrun starts, on one machine or on several with the same folder, share it out; each takes one
+    of its machine's GPUs. The run then finds everything and is left with what must be measured, chosen and said.
+    """
+    from ..io.ranks import take_one_gpu
+    from .work import work_ahead
+
+    take_one_gpu()
+    work_ahead(_with_the_notebooks(args))
+
+
+def _with_the_notebooks(args: argparse.Namespace) -> Config:
+    """The settings of a run: the notebook's own win, and go into `args`."""
+    from .runner import NOTEBOOK, own_settings
 
     own, given = own_settings(NOTEBOOK), dict(args.settings)
     if args.profile != "auto":
@@ -39,16 +68,9 @@ def run(args: argparse.Namespace) -> None:
                 "of the two away."
             )
     args.profile, args.settings = own.pop("profile", args.profile), args.settings | own
-    config = make_config(args.profile, **args.settings)  # bad settings are found here, before a kernel starts
+    config = make_config(args.profile, **args.settings)
     args.again = "starts over, as fresh asks" if config.fresh else "continues after the last finished epoch"
-    os.environ["HW1_PROFILE"] = config.profile
-    os.environ["HW1_OVERRIDES"] = json.dumps(overrides_from_environment() | args.settings)
-    # Only a run that writes the repository's own results/ is what its notebook shows.
-    executed = NOTEBOOK if _is_own(config) else config.output_path / "hw1.ipynb"
-    execute(executed, echo=lambda text: print(text, flush=True))
-    clear_emptied(config.runs_path, patience_s=0)  # kernel and TensorBoard servers have ended: nobody reads them now
-    report(args)
-    print(f"{'executed notebook:':<28} {os.path.relpath(executed)}")
+    return config
 
 
 def report(args: argparse.Namespace) -> None:
@@ -206,7 +228,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         sub.set_defaults(command=command, json=False, again="")
         return sub
 
-    with_settings = {run: "execute hw1.ipynb headless", data: "build or check the data"}
+    with_settings = {
+        run: "execute hw1.ipynb headless",
+        work: "ahead of a run, under torchrun in parallel: all it computes",
+    }
+    with_settings[data] = "build or check the data"
     with_settings[report] = "comparison and HTML report of a finished run"
     for command, text in with_settings.items():
         sub = add(command, text, parents=[settings], usage="%(prog)s [--SETTING VALUE ...]")

@@ -119,8 +119,8 @@ def predict_to_csv(
     Memory does not grow with the number of files, but for the names of one folder while it is listed. Called again
     after whatever end, it goes on with the parts that are missing, and the CSV is the same to the last byte; with
     another model, other settings or files it refuses. Files that have gone since it was begun get rows that say so, as
-    all that cannot be read do, in the column `error`. Of paths, what is not UTF-8 and the character CR are escaped with
-    a backslash.
+    all that cannot be read do, in the column `error`; other contents under the same name are not noticed. Of paths, what is
+    not UTF-8 and the character CR are escaped with a backslash.
 
     Args:
         source: the file of the model.
@@ -137,13 +137,12 @@ def predict_to_csv(
     if output.suffix.lower() != ".csv" or output.is_dir():
         raise Hw1Error(f"The predictions cannot be written to {output}: name a file that ends in .csv.")
     bound = _bound(model, source, arguments, target_accuracy) if ranks.is_first else {}
-    works = ranks.is_first and not _is_complete(place, bound, arguments, say)
-    with _alone(place) if works else nullcontext():
-        if works:
+    if ranks.first_says(ranks.is_first and _is_complete(place, bound, arguments, say)):
+        return
+    with _alone(place) if ranks.is_first else nullcontext():
+        if ranks.is_first:
             _prepare(place, bound, arguments, say)
         ranks.barrier()
-        if not place.begun.exists():
-            return  # it was complete
         begun = json.loads(place.begun.read_text(encoding="utf-8"))
         _predict_parts(model, place, begun, ranks, say)
         ranks.barrier()

@@ -36,7 +36,7 @@ def cached_array(path: Path, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, d
         path.parent.mkdir(parents=True, exist_ok=True)
         array = np.lib.format.open_memmap(partial_beside(path), mode="w+", dtype=np.uint8, shape=shape)
         with open(partial_beside(path), "rb+") as file:
-            _take_room(file, array.offset + array.nbytes)
+            take_room(file, array.offset + array.nbytes)
     except OSError as error:
         with suppress(OSError):
             partial_beside(path).unlink(missing_ok=True)
@@ -96,7 +96,7 @@ def empty_array(shape: tuple[int, ...], room: Room, folder: Path) -> tuple[Tenso
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            _take_room(file, size)
+            take_room(file, size)
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="r+", shape=shape)), False
     except OSError as error:
         raise Hw1Error(
@@ -133,7 +133,7 @@ def check_disk(cache: Path, needed: int, streamed: int) -> None:
     print(f"WARNING: {what} and has {free / 1e6:,.0f} MB free: what does not fit is made again by each run")
 
 
-def _take_room(file: BinaryIO, size: int) -> None:
+def take_room(file: BinaryIO, size: int) -> None:
     """Claim the disk's blocks now: a mapped file that finds the disk full later kills the process."""
     file.truncate(size)
     if hasattr(os, "posix_fallocate"):  # macOS and Windows lack it

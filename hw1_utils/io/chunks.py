@@ -17,6 +17,7 @@ class Chunks:
 
     folder: Path
     backup: Backup  # brings back what a lost runtime had finished
+    required: bool = False  # the files are what the work is for, not what it saves the next run
 
     def load(self, key: str) -> tuple[Tensor, float, str | None] | None:
         """(features, seconds they took, the machine that took them); None: there are none that can be used."""
@@ -26,12 +27,14 @@ class Chunks:
         return kept
 
     def save(self, key: str, features: Tensor, seconds: float, machine: str) -> None:
-        """A disk that refuses costs a warning, not the run."""
+        """A disk that refuses costs a warning, not the run; where they are `required`, an Hw1Error."""
         path = self._path(key)
         try:
             write_checked(path, {"features": features}, {"seconds": str(seconds), "machine": machine})
             self.backup.keep(path, f"features/{path.name}")
         except Hw1Error as error:
+            if self.required:
+                raise
             print(f"Not cached, the run goes on. {error}")
 
     def _path(self, key: str) -> Path:

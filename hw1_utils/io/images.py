@@ -208,6 +208,7 @@ def decode(
     *,
     levels: Levels | None = None,
     say: Callable[[str], object] = print,
+    workers: int | None = None,
 ) -> tuple[Tensor, dict[int, str]]:
     """Read many image files with all processor cores.
 
@@ -215,6 +216,7 @@ def decode(
         images: uint8 N×3×size×size zeros to be filled; None: new ones.
         levels: see `read_image`.
         say: see `Progress`.
+        workers: threads; None: as many as suit all cores.
 
     Returns:
         images: zeros where a file could not be read.
@@ -223,7 +225,7 @@ def decode(
     if images is None:
         images = torch.zeros(len(paths), 3, size, size, dtype=torch.uint8)
     failures, mended, progress = {}, [], Progress("  decoding", len(paths), "images", say=say)
-    with progress, _set_up(), ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
+    with progress, _set_up(), ThreadPoolExecutor(workers) as pool:  # PIL decodes outside the interpreter lock
         # Some at a time: `map` runs ahead as far as it can, and pixels that nobody has put away yet fill the memory.
         parts = (paths[start : start + AHEAD] for start in range(0, len(paths), AHEAD))
         decoded = (result for part in parts for result in pool.map(partial(_try, size=size, levels=levels), part))

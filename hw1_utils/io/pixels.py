@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from . import twins
 from .arrays import cached_array, load_array
 from .files import file_version, read_checked, write_checked
 from .images import READING, Levels, decode, measure_levels
+from .ranks import ALONE, Ranks
+from .together import close_gaps, decode_together
 
 LEVELS_FROM = 200  # images, about
 LONG = 10_000  # images among which copies are looked for, from which on it is said beforehand: half a minute for 50,000
@@ -39,7 +42,9 @@ def load_levels(root: Path, paths: list[str], cache: Path) -> Levels:
     return levels
 
 
-def load_pixels(root: Path, paths: list[str], side: int, levels: Levels, cache: Path) -> tuple[Tensor, dict[int, str]]:
+def load_pixels(
+    root: Path, paths: list[str], side: int, levels: Levels, cache: Path, ranks: Ranks = ALONE
+) -> tuple[Tensor, dict[int, str]]:
     """Decode image files, or map what an earlier run left in the folder `cache`.
 
     They are decoded once: the cached array is used if files, sizes and times of change are the same, and if what could
@@ -49,14 +54,16 @@ def load_pixels(root: Path, paths: list[str], side: int, levels: Levels, cache: 
         root: the data folder.
         paths: N, relative to it.
         levels: as from `load_levels`.
+        ranks: the processes that decode together, all of which call this.
 
     Returns:
         images: uint8 M×3×side×side, of the files that can be read, in their order.
         failures: row in `paths` -> why, for the others.
     """
     files = [str(root / path) for path in paths]
-    versions = (f"{path} {file_version(file)}" for path, file in zip(paths, files, strict=True))
-    kept = cache / f"images-{_key([f'{side} {READING} {sorted(levels.items())}', *versions])}.npy"
+    kept = _pixels_path(root, paths, side, levels, cache)
+    if ranks.count > 1:
+        decode_together(files, side, levels, kept, ranks)
     if cached := load_array(kept):
         images, notes = cached
         failures = {int(row): why for row, why in notes["unreadable"].items()}
@@ -65,14 +72,18 @@ def load_pixels(root: Path, paths: list[str], side: int, levels: Levels, cache: 
             return images[: len(files) - len(failures)], failures
     with cached_array(kept, (len(files), 3, side, side)) as (images, notes):
         _, failures = decode(files, side, images, levels=levels)
-        for to, row in enumerate(i for i in range(len(files)) if failures and i not in failures):
-            images[to] = images[row]  # closes the gaps
+        close_gaps(images, failures)
         notes["unreadable"] = {str(row): why for row, why in failures.items()}
     return images[: len(files) - len(failures)], failures
 
 
+def _pixels_path(root: Path, paths: list[str], side: int, levels: Levels, cache: Path) -> Path:
+    versions = (f"{path} {file_version(root / path)}" for path in paths)
+    return cache / f"images-{_key([f'{side} {READING} {sorted(levels.items())}', *versions])}.npy"
+
+
 def load_twins(
-    root: Path, parts: list[list[str]], side: int, levels: Levels, cache: Path
+    root: Path, parts: list[list[str]], side: int, levels: Levels, cache: Path, ranks: Ranks = ALONE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which files are copies of each other, exact ones and near ones as well: see `twins.twin_clusters`.
 
@@ -83,6 +94,7 @@ def load_twins(
         side: that the models see; if it is 32 the arrays of `load_pixels` do, so that nothing is decoded twice.
         levels: as from `load_levels`.
         cache: the folder in which the answer is kept; it does not depend on how the files are dealt to the parts.
+        ranks: the processes that decode together, all of which call this; the first compares.
 
     Returns:
         exact, near: int64 N each, of all files, part after part; the same number for copies.
@@ -92,28 +104,47 @@ def load_twins(
     place = np.argsort(order)  # of each file in the pile, which is sorted
     versions = (f"{paths[i]} {file_version(root / paths[i])}" for i in order)
     kept = cache / f"twins-{_key([f'{twins.FINDER} {READING} {sorted(levels.items())}', *versions])}.safetensors"
-    if known := read_checked(kept):
-        return tuple(known[0][name].numpy()[place] for name in ("exact", "near"))
+    find = partial(_find_twins, root, parts, [paths[i] for i in order], place, side, levels, kept)
+    known = read_checked(kept)
+    if not ranks.first_says(known is not None):  # it may have been written since: the first one's look counts for all
+        piles = parts if side == twins.SIDE else [[paths[i] for i in order]]
+        for some in piles if ranks.count > 1 else []:
+            load_pixels(root, some, twins.SIDE, levels, cache, ranks)
+        with ranks.first_alone():
+            known = read_checked(kept) or find()
+        if ranks.is_first and side != twins.SIDE:  # nothing else wants them
+            for suffix in (".npy", ".json"):
+                _pixels_path(root, piles[0], twins.SIDE, levels, cache).with_suffix(suffix).unlink(missing_ok=True)
+    return tuple((known or find())[0][name].numpy()[place] for name in ("exact", "near"))
+
+
+def _find_twins(
+    root: Path, parts: list[list[str]], paths: list[str], place: np.ndarray, side: int, levels: Levels, kept: Path
+) -> tuple[dict[str, Tensor], dict]:
+    """What `kept` is to hold: `exact` and `near` of `paths`, which are in order; `place`: each one's row."""
     if len(paths) >= LONG:
         what = "exact copies" if len(paths) > MOST else "copies"
         print(f"Looking for {what} among {len(paths):,} images, which are to stay on one side of the split")
-    if side == twins.SIDE:
-        pile, unreadable, rows = torch.zeros(len(paths), 3, side, side, dtype=torch.uint8), [], place
+    together = _pixels_path(root, paths, twins.SIDE, levels, kept.parent)  # where several processes have decoded them
+    if side == twins.SIDE or together.exists():
+        parts, rows = (parts, place) if side == twins.SIDE else ([paths], np.arange(len(paths)))
+        pile, unreadable = torch.zeros(len(paths), 3, twins.SIDE, twins.SIDE, dtype=torch.uint8), []
         for part in parts:
-            images, failures = load_pixels(root, part, side, levels, cache)
+            images, failures = load_pixels(root, part, twins.SIDE, levels, kept.parent)
             pile[torch.from_numpy(np.delete(rows[: len(part)], list(failures)))] = images
             unreadable += rows[list(failures)].tolist()
             rows = rows[len(part) :]
     else:
-        pile, failures = decode([str(root / paths[i]) for i in order], twins.SIDE, levels=levels)
+        pile, failures = decode([str(root / path) for path in paths], twins.SIDE, levels=levels)
         unreadable = list(failures)
     exact = twins.exact_clusters(pile)
     near = exact.copy() if len(paths) > MOST else twins.twin_clusters(pile)
     for numbers in (exact, near):
         numbers[unreadable] = numbers.max(initial=-1) + 1 + np.arange(len(unreadable))
+    found = {"exact": torch.from_numpy(exact), "near": torch.from_numpy(near)}
     with suppress(Hw1Error):  # see `load_levels`
-        write_checked(kept, {"exact": torch.from_numpy(exact), "near": torch.from_numpy(near)})
-    return exact[place], near[place]
+        write_checked(kept, found)
+    return found, {}
 
 
 def _key(lines: Iterable[str]) -> str:

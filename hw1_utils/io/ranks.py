@@ -1,4 +1,4 @@
-"""The processes that torchrun starts to share one piece of work. Without torchrun there is one, and nothing to wait for.
+"""The processes that torchrun starts to share one piece of work; without torchrun there is one, which waits for none.
 
 What passes between them is little: they meet at barriers and take items from a list by a counter in the store through
 which torchrun brings them together anyway. So the process group is gloo's, on machines with GPUs as well: NCCL would
@@ -25,7 +25,7 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=30)
 MEETING = timedelta(minutes=5)  # in which all of them have to be there at the start
 LOOK_S = 0.02  # between two looks at a barrier: one wait for it would be deaf to Ctrl-C
-GRACE_S = 3  # in which torchrun ends the others of this machine: its report then names the one that failed alone
+GRACE_S = 5  # in which torchrun ends the others of this machine: its report then names the one that failed alone
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    beside: int = 1  # how many of them are on this machine
     store: dist.Store | None = None  # all of them see it; None: there is one process
     _lists: Iterator[int] = field(default_factory=itertools.count)
 
@@ -67,6 +68,15 @@ class Ranks:
         if self.is_first:
             self.barrier()
 
+    def first_says(self, answer: bool) -> bool:
+        """The first process's answer, to all: where it hangs on it whether they meet, they have to be of one mind."""
+        if self.store is None:
+            return answer
+        self.barrier()
+        told = [answer]
+        dist.broadcast_object_list(told)
+        return told[0]
+
     def share(self, items: Sequence[T]) -> Iterator[T]:
         """Those of `items` that fall to this process, in their order: whoever is free takes the next one.
 
@@ -80,6 +90,9 @@ class Ranks:
             yield items[turn]
 
 
+ALONE = Ranks()
+
+
 @contextmanager
 def ranks() -> Iterator[Ranks]:
     """Meet the other processes, if torchrun has started this one, and part from them in the end.
@@ -88,7 +101,7 @@ def ranks() -> Iterator[Ranks]:
         Hw1Error: they do not come together.
     """
     if not dist.is_torchelastic_launched():
-        yield Ranks()
+        yield ALONE
         return
     try:
         store, rank, count = next(dist.rendezvous("env://", timeout=MEETING))
@@ -100,7 +113,11 @@ def ranks() -> Iterator[Ranks]:
     except RuntimeError as error:  # torch's own errors of store and group are such
         raise Hw1Error(f"The processes that torchrun has started do not find each other ({error}).") from error
     try:
-        yield Ranks(rank, count, store)
+        yield Ranks(rank, count, int(os.environ["LOCAL_WORLD_SIZE"]), store)
+    except Hw1Error:
+        if rank:  # where all fail alike, the first says it, and torchrun ends the others meanwhile
+            time.sleep(GRACE_S)
+        raise
     finally:
         dist.destroy_process_group()
 

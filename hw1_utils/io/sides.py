@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import Hw1Error
 from .folders import Folder, Part
 from .pixels import load_levels, load_twins
+from .ranks import ALONE, Ranks
 from .splits import part_whole, say_groups
 
 LARGE = 0.2  # of all images: so many copies of copies are not kept together, nor is more than half of a class
@@ -16,7 +17,13 @@ FEW = 5  # images that in a small folder are more than that and do no harm
 
 
 def twins_on_one_side(
-    root: Path, folder: Folder, chosen: dict[str, Part], side: int, seed: int, cache: Path
+    root: Path,
+    folder: Folder,
+    chosen: dict[str, Part],
+    side: int,
+    seed: int,
+    cache: Path,
+    ranks: Ranks = ALONE,
 ) -> tuple[Folder, dict[str, Part]]:
     """(the folder, which files are train, val and test), with no copy of an image on another side of a split.
 
@@ -30,13 +37,14 @@ def twins_on_one_side(
         chosen: as from `choose`.
         side: of the images that the models see, in pixels.
         cache: the folder in which pixels and copies are kept: see `load_twins`.
+        ranks: the processes that decode together, all of which call this.
     """
     if "val" in folder.parts:
         return folder, chosen
     made = ["train", "val"] + ["test"] * (not folder.has_test)
     files = [chosen[name] for name in made]
     levels = load_levels(root, folder.parts["train"].paths, cache)
-    exact, near = load_twins(root, [part.paths for part in files], side, levels, cache)
+    exact, near = load_twins(root, [part.paths for part in files], side, levels, cache, ranks)
     labels = np.concatenate([part.labels for part in files])
     of = np.repeat(np.arange(len(files)), [len(part) for part in files])
     twins = _kept_together(exact, near, labels)

@@ -1,13 +1,14 @@
 """What do a probe's accuracy, arithmetic and speed owe to the size of its encoder's input?"""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
 import torch
 
 from ..data import at_side
-from ..experiment import Trained, probe
+from ..experiment import Run, Trained, probe
 from ..features import extract
 from ..io.files import write_csv
 from ..measure import profiling
@@ -31,36 +32,45 @@ def input_size(probes: list[Trained]) -> pd.DataFrame:
     """
     rows = []
     for run in (trained.run for trained in probes):
-        data, context, sides = run.data, run.context, input_sides(run.features.encoder)
-        part = run.features.subset(context.config.study_images, context.config.seed)
-        val = at_side(data.val, run.image_size, context)
-        pixels = sum(side**2 for side in sides) / sides[-1] ** 2  # of an image, over those of the encoder's own input
-        seconds = run.features.train.seconds / len(run.features.train) * pixels * (len(part.train) + len(val))
-        print(f"{run.title}: up to {seconds:,.0f} s for {len(sides)} input sizes")
-        for side in sides:
-            # No longer than its turn lasts does an input size keep its features.
-            this = replace(context, computed={}, room=context.room.for_a_while())
-            images = replace(data, context=this, train=part.train_images, val=val)
-            features = extract(at_input_size(run.features.encoder, side), images)
-            other = probe(features, run.variant)
-            (predictions,) = train_only(other, name=f"input-{side}")
+        for name, other in size_runs(run):
+            (predictions,) = train_only(other, name=name)
+            features = other.features
             rows.append(
                 {
                     "model": run.title,
                     "name": run.name,
-                    "input_size": side,
-                    **val_columns(data, predictions),
-                    "macs": profiling.count_macs(*other.from_pixels.arithmetic(part.train_images.take(slice(1)))),
+                    "input_size": max(features.encoder.input_size),
+                    **val_columns(run.data, predictions),
+                    "macs": profiling.count_macs(*other.from_pixels.arithmetic(features.data.train.take(slice(1)))),
                     "extraction_images_per_second": len(features.train) / features.train.seconds,
                     "train_images": len(features.train),
-                    "val_images": len(val),
+                    "val_images": len(features.val),
                 }
             )
     table = pd.DataFrame(rows)
-    folder = context.config.results_path
+    folder = probes[0].run.context.config.results_path
     write_csv(folder / "input_size.csv", table)
     figures.save(figures.input_sizes(table), folder / "input_size.png")
     return table
+
+
+def size_runs(run: Run) -> Iterator[tuple[str, Run]]:
+    """The trainings at each input size, each with the name of its checkpoint; its features are computed for its turn.
+
+    Args:
+        run: of a probe.
+    """
+    data, context, sides = run.data, run.context, input_sides(run.features.encoder)
+    part = run.features.subset(context.config.study_images, context.config.seed)
+    val = at_side(data.val, run.image_size, context)
+    pixels = sum(side**2 for side in sides) / sides[-1] ** 2  # of an image, over those of the encoder's own input
+    seconds = run.features.train.seconds / len(run.features.train) * pixels * (len(part.train) + len(val))
+    print(f"{run.title}: up to {seconds:,.0f} s for {len(sides)} input sizes")
+    for side in sides:
+        # No longer than its turn lasts does an input size keep its features.
+        this = replace(context, computed={}, room=context.room.for_a_while())
+        images = replace(data, context=this, train=part.train_images, val=val)
+        yield f"input-{side}", probe(extract(at_input_size(run.features.encoder, side), images), run.variant)
 
 
 def input_sides(encoder: FrozenEncoder) -> list[int]:

@@ -1,5 +1,6 @@
 """How many training images does each model need?"""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -27,27 +28,35 @@ def learning_curve(cnn: Trained, probes: list[Trained]) -> pd.DataFrame:
         with its 95 % interval, epochs.
     """
     data, config = cnn.run.data, cnn.run.context.config
-    total, rows, progress = len(data.train), [], None
-    counts = [n * len(data.classes) for n in PER_CLASS if n * len(data.classes) < 0.8 * total]
-    work = sum(count * cnn.run.epochs * _longer(count, total) for count in counts)
-    seconds = work / cnn.seconds["loop_images_per_second"]
-    print(f"Up to {seconds:,.0f} s for {len(counts)} further trainings of the CNN")
-    for count in counts:
-        runs = [cnn_on(data.subset(count, config.seed), cnn.run)]
-        for run in (one.run for one in probes):
-            features = run.features.subset(count, config.seed)  # they are there
-            runs.append(experiment.probe(features, run.variant, seed=run.seed))
-        for run in runs:
-            what = f"  {count:,} images, {run.title}"
-            with Progress(what, run.epochs, "epochs", instead_of=progress) as progress:
-                (val,) = train_only(run, name=f"images-{count}", progress=progress)
-                progress.close(f"{what}, {run.epochs} epochs: val {val.accuracy:.1%}")
-            rows.append(_row(data, run, val))
+    rows, progress = [], None
+    trainings = curve_runs(cnn.run, [trained.run for trained in probes])
+    of_cnn = [run for _, run in trainings if run.kind == "cnn"]
+    seconds = sum(len(run.train) * run.epochs for run in of_cnn) / cnn.seconds["loop_images_per_second"]
+    print(f"Up to {seconds:,.0f} s for {len(of_cnn)} further trainings of the CNN")
+    for name, run in trainings:
+        what = f"  {len(run.train):,} images, {run.title}"
+        with Progress(what, run.epochs, "epochs", instead_of=progress) as progress:
+            (val,) = train_only(run, name=name, progress=progress)
+            progress.close(f"{what}, {run.epochs} epochs: val {val.accuracy:.1%}")
+        rows.append(_row(data, run, val))
     rows += [_row(data, trained.run, trained.val) for trained in (cnn, *probes)]
     table = pd.DataFrame(rows)
     write_csv(config.results_path / "learning_curve.csv", table)
     figures.save(figures.learning_curve(table), config.results_path / "learning_curve.png")
     return table
+
+
+def curve_runs(cnn: Run, probes: Sequence[Run]) -> list[tuple[str, Run]]:
+    """The trainings on fewer images than all, each with the name of its checkpoint."""
+    data, seed, runs = cnn.data, cnn.context.config.seed, []
+    for count in (n * len(data.classes) for n in PER_CLASS):
+        if count < 0.8 * len(data.train):
+            some = [cnn_on(data.subset(count, seed), cnn)]
+            for probe in probes:
+                features = probe.features.subset(count, seed)  # they are there
+                some.append(experiment.probe(features, probe.variant, seed=probe.seed))
+            runs += [(f"images-{count}", run) for run in some]
+    return runs
 
 
 def cnn_on(few: Data, run: Run) -> Run:

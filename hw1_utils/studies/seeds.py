@@ -28,17 +28,27 @@ def seeds(results: list[Result], test: Split) -> pd.DataFrame:
     for result in results:
         own = result.run
         rows.append(_row(own, (result.trained.val, result.test)))
-        for seed in range(own.seed + 1, own.seed + _count(own)):
-            # Of a probe, the features are those that it was trained on.
-            run = probe(own.features, own.variant, seed=seed) if own.features else cnn(own.data, own.variant, seed=seed)
-            what = f"{run.title}, seed {seed}"
+        for name, run in seed_runs(own):
+            what = f"{run.title}, seed {run.seed}"
             with Progress(what, run.epochs, "epochs", instead_of=progress) as progress:
-                found = train_only(run, test, name=f"seed-{seed}", progress=progress)
+                found = train_only(run, test, name=name, progress=progress)
                 progress.close(f"{what}: val {found[0].accuracy:.1%}, test {found[1].accuracy:.1%}")
             rows.append(_row(run, found))
     table = pd.DataFrame(rows)
     write_csv(own.context.config.results_path / "seeds.csv", table)
     return table
+
+
+def seed_runs(run: Run) -> list[tuple[str, Run]]:
+    """The trainings with further seeds, each with the name of its checkpoint."""
+    return [
+        # Of a probe, the features are those that it was trained on.
+        (
+            f"seed-{seed}",
+            probe(run.features, run.variant, seed=seed) if run.features else cnn(run.data, run.variant, seed=seed),
+        )
+        for seed in range(run.seed + 1, run.seed + _count(run))
+    ]
 
 
 def _count(run: Run) -> int:

@@ -22,7 +22,7 @@ from hw1_utils.deploy.bulk import Output, predict_to_csv
 from hw1_utils.deploy.saved import columns, load_model, predict, save_model
 from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import cnn, load
-from hw1_utils.io.ranks import Ranks
+from hw1_utils.io.ranks import ALONE, Ranks
 from hw1_utils.io.toy import make_toy_folder
 
 CPU = torch.device("cpu")
@@ -68,9 +68,6 @@ def pictures(tmp_path):
     (tmp_path / "pictures" / "deep" / "bad.png").write_text("no picture")
     (tmp_path / "pictures" / "notes.txt").write_text("no picture")
     return tmp_path / "pictures"
-
-
-ALONE = Ranks()
 
 
 def run(file, pictures, output, ranks=ALONE, **options):
