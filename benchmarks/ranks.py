@@ -58,7 +58,7 @@ def seconds_of(what: str, place: Path, together: Ranks) -> float:
         images = torch.load(place / "images.pt")
         encoder = load_encoder(config, context.device, context.precision.dtype, say=lambda line: None)
         encoder(images[:16])  # the first pass takes longer
-        size = config.extract_batch_size
+        size = context.extract_batch_size
         options = {"ranks": together, "timed": False, "say": lambda line: None}
         work = partial(compute, encoder, images, size, place / "cache", **options)
     together.barrier()

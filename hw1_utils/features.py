@@ -138,14 +138,14 @@ def compute(
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
     with Progress(f"  features of {name}", len(images), "images", say=say) as progress:
         for rows in ranks.share(all_rows) if ranks.count > 1 else ():
-            key = _key(encoder, images, rows, batch_size)
+            key = chunk_key(encoder, images, rows, batch_size)
             if chunks.load(key) is None:
                 values, seconds, batch_size = _encode(encoder, images, rows, batch_size, progress.say)
                 chunks.save(key, values, seconds, machine)
             progress.update(rows.stop)
         ranks.barrier()
         for rows in all_rows:
-            key = _key(encoder, images, rows, batch_size)
+            key = chunk_key(encoder, images, rows, batch_size)
             if kept := chunks.load(key):
                 values, seconds, where = kept
             else:
@@ -165,9 +165,15 @@ def compute(
     return SplitFeatures(rows, spent.seconds_for(len(images)), spent.from_cache, spent.timed)
 
 
-def _key(encoder: FrozenEncoder, images: Tensor | Rows, rows: range, size: int) -> str:
-    """Of a chunk: all that its features depend on. The pixels are read `size` images at a time."""
-    pixels = hashlib.sha256()
+def chunk_key(encoder: FrozenEncoder, images: Tensor | Rows, rows: range | None = None, size: int = CHUNK) -> str:
+    """What the file of a chunk is named after: all that its features depend on, as docs/scale.md tells.
+
+    Args:
+        images: uint8 N×3×S×S, as large as the encoder gets them.
+        rows: those of the chunk; None: all.
+        size: as many are read at a time.
+    """
+    rows, pixels = range(len(images)) if rows is None else rows, hashlib.sha256()
     for piece in _pieces(images, rows, size):
         pixels.update(piece.cpu().contiguous().numpy())
     shape = (len(rows), *images.shape[1:])

@@ -115,12 +115,21 @@ def data(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Classify images; files that are left out or cannot be read are named at the end, with exit code 1."""
+    """Classify images; files that are left out or cannot be read are named at the end, with exit code 1.
+
+    With --output there may be any number of them: the CSV has a row for each, also for what cannot be read, the same
+    command goes on after whatever end, and torchrun shares the work out.
+    """
     from ..deploy.saved import find_images, load_model
     from ..deploy.saved import predict as classify
     from ..deploy.unsure import promise
     from ..device import find_device
 
+    if args.output:
+        _predict_to_csv(args)
+        return
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise Hw1Error("Several processes share the files out only with --output FILE: give that, or start one.")
     say, target = partial(print, file=sys.stderr), args.target_accuracy  # the table alone goes to stdout
     model = load_model(Path(args.model), find_device())
     kept = None if target is None else promise(model, target)
@@ -151,6 +160,25 @@ def predict(args: argparse.Namespace) -> None:
         problems.append(f"no image in {', '.join(empty)}")
     if problems:
         raise Hw1Error("; ".join(problems) + ".")
+
+
+def _predict_to_csv(args: argparse.Namespace) -> None:
+    from ..deploy.bulk import predict_to_csv
+    from ..deploy.saved import load_model
+    from ..deploy.unsure import promise
+    from ..device import find_device
+    from ..io.ranks import ranks, take_one_gpu
+
+    if args.json:
+        raise Hw1Error("--json is for the terminal, --output for a CSV: take one of the two away.")
+    args.again = "continues with the parts that are missing"
+    with ranks() as shared:
+        take_one_gpu()
+        source, target = Path(args.model), args.target_accuracy
+        model = load_model(source, find_device())
+        if target is not None and shared.is_first:
+            print(promise(model, target))
+        predict_to_csv(model, source, args.images, Path(args.output), shared, target_accuracy=target)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -215,6 +243,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     share = "of the answers, as 0.95: what the model is not sure enough of is marked unsure"
     sub.add_argument("--target-accuracy", type=float, metavar="X", help=share)
     sub.add_argument("--json", action="store_true", help="for programs: with the probability of each class")
+    sub.add_argument(
+        "--output", metavar="FILE", help="a CSV, with the probability of each class; for millions of files"
+    )
     sub = add(export, "write a model as ONNX")
     sub.add_argument("model", help="models/<name>.safetensors in the run's output folder")
     sub.add_argument("--output", metavar="FILE", help="default: beside the model")

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pandas as pd
 import timm
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..augment import normalize
+from ..device import halving, one_thread_each
 from ..errors import Hw1Error, some
 from ..io.files import checksum, read_safetensors, sha256_tensors, write_checked
 from ..io.images import decode
@@ -28,6 +30,8 @@ if TYPE_CHECKING:  # who only predicts does not wait for the imports of all that
     from ..training import Predictions
 
 FORMAT = 4  # of `SavedModel.info`, the names of the tensors and the checksum
+PASS = 16  # images a pass on a CPU, of one thread: so numbers do not depend on how many threads there are
+KINDS = ("image", "left out", "empty")  # of what `each_file` finds
 KNOWN = ("val", "test")  # splits of which a file says, from format 4 on, how sure the model was and whether right
 
 
@@ -168,7 +172,6 @@ def _checksum_until_format_2(info: str, tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(f"{info} {sha256_tensors(tensors)}".encode()).hexdigest()
 
 
-@torch.inference_mode()
 def predict(
     model: SavedModel,
     paths: list[str],
@@ -177,7 +180,7 @@ def predict(
     *,
     target_accuracy: float | None = None,
 ) -> pd.DataFrame:
-    """Classify image files, one or more, with `batch_size` of them in memory at a time.
+    """Classify image files, one or more: `batch_size` of them, while as many are decoded ahead.
 
     Args:
         target_accuracy: of the answers; what is not sure enough for it is marked, see `unsure.promise`.
@@ -188,16 +191,12 @@ def predict(
         instead.
 
     Raises:
-        Hw1Error: the target cannot be promised.
+        Hw1Error: the target cannot be promised, or the GPU's memory does not hold a single image's pass.
     """
     threshold = None if target_accuracy is None else promise(model, target_accuracy).threshold
-    device = next(model.module.parameters()).device
     parts, errors = [], []
-    for start in range(0, len(paths), batch_size):
-        images, failures = decode(
-            paths[start : start + batch_size], model.image_size, levels=model.info.get("levels"), say=say
-        )
-        parts.append(model.module(images.to(device)).softmax(1).cpu())
+    for images, failures in _decoded(model, paths, batch_size, say):
+        parts.append(_probabilities(model, images))
         errors += [failures.get(row) for row in range(len(images))]
     probabilities = torch.cat(parts)
     best, names = probabilities.max(1), [f"p_{name}" for name in model.classes]
@@ -210,30 +209,85 @@ def predict(
     return table.assign(error=pd.Series(errors, dtype="object"))
 
 
-def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
-    """(files to be read, files left out, folders without images).
+def columns(model: SavedModel, unsure: bool) -> list[str]:
+    """Of the table of `predict`, which with a target accuracy has `unsure`."""
+    each = [f"p_{name}" for name in model.classes]
+    return ["path", "prediction", "probability", *(["unsure"] if unsure else []), *each, "error"]
 
-    A file is taken as given, whatever its name, and even if there is none; in place of a folder, what is in it and
-    below it, in order. As in training, what is hidden does not count, what by its suffix is no image is left out, and
-    of all else the contents decide.
+
+def _decoded(
+    model: SavedModel, paths: list[str], size: int, say: Callable[[str], object]
+) -> Iterator[tuple[Tensor, dict[int, str]]]:
+    """`size` files at a time, as `decode` gives them; the next are decoded while the caller works with these."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead = None
+        for start in range(0, len(paths), size):
+            files, levels = paths[start : start + size], model.info.get("levels")
+            ready, ahead = ahead, reader.submit(decode, files, model.image_size, levels=levels, say=say)
+            if ready:
+                yield ready.result()
+        if ahead:
+            yield ahead.result()
+
+
+@torch.inference_mode()
+def _probabilities(model: SavedModel, images: Tensor) -> Tensor:
+    """Raw uint8 N×3×S×S to float32 N×K on the CPU."""
+    device = next(model.module.parameters()).device
+
+    @torch.inference_mode()  # which is each thread's own
+    def one_pass(images: Tensor) -> Tensor:
+        return model.module(images.to(device)).softmax(1).cpu()
+
+    if device.type == "cpu":
+        with one_thread_each() as workers:
+            return torch.cat(list(workers.map(one_pass, images.split(PASS))))
+    try:
+        return halving(lambda size: torch.cat([*map(one_pass, images.split(size))]), len(images))[1]
+    except torch.OutOfMemoryError as error:
+        raise Hw1Error(f"The GPU's memory is too small for {model.title}: close what else uses it.") from error
+
+
+def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """(files to be read, files left out, folders without images): see `each_file`.
 
     Raises:
         Hw1Error: there is nothing to be read, or an argument is empty.
     """
-    found: list[str] = []
-    left_out: list[str] = []
-    empty: list[str] = []
+    lists: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for path, kind in each_file(arguments):
+        lists[kind].append(path)
+    found, left_out, empty = lists.values()
+    if not found:
+        refuse_nothing(left_out, empty)
+    return found, left_out, empty
+
+
+def each_file(arguments: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What the arguments name, one path after the other, each with its kind of `KINDS`.
+
+    A file is taken as given, whatever its name, and even if there is none; in place of a folder, what is in it and
+    below it, in order. As in training, what is hidden does not count, what by its suffix is no image is left out, and
+    of all else the contents decide. A folder without images is named itself, after what is left out of it.
+
+    Raises:
+        Hw1Error: an argument is empty, or a folder cannot be listed.
+    """
     for argument in arguments:
         if not argument:
             raise Hw1Error("The name of an image file or folder is empty.")
         if not os.path.isdir(argument):
-            found.append(argument)
+            yield argument, "image"
             continue
-        files, others = Listing(Path(argument)).files_below()
-        found += map(str, map(Path, files))  # without the ./ of what lies below "."
-        left_out += map(str, map(Path, others))
-        empty += [] if files else [argument]
-    if not found:
-        only = f", only {some(left_out)}" if left_out else ""
-        raise Hw1Error(f"There is no image in {', '.join(empty)}{only}.")
-    return found, left_out, empty
+        found = False
+        for path, may_be_image in Listing(Path(argument)).each_below():
+            found |= may_be_image
+            yield path, "image" if may_be_image else "left out"
+        if not found:
+            yield argument, "empty"
+
+
+def refuse_nothing(left_out: list[str], empty: list[str]) -> NoReturn:
+    """Say that there is no image, only what was left out of folders that are without one."""
+    only = f", only {some(left_out)}" if left_out else ""
+    raise Hw1Error(f"There is no image in {', '.join(empty)}{only}.")

@@ -24,8 +24,12 @@ from ..errors import Hw1Error
 
 
 def partial_beside(path: Path) -> Path:
-    """Where this process writes what will be `path`. The suffix stays: pandas and matplotlib go by it."""
-    return path.with_name(f".{os.getpid()}.partial{path.suffix}")
+    """Where this process writes what will be `path`. The suffix stays: pandas and matplotlib go by it.
+
+    Of several machines that share a folder under torchrun two may have the same number of a process, but not of a rank.
+    """
+    rank = f"-{os.environ['RANK']}" if "RANK" in os.environ else ""
+    return path.with_name(f".{os.getpid()}{rank}.partial{path.suffix}")
 
 
 @contextmanager
@@ -59,7 +63,7 @@ def clear_partials(paths: Iterable[Path]) -> None:
     with suppress(OSError):  # where there is nothing to list, there is nothing to remove
         paths = list(paths)
     for path in paths:
-        match = re.fullmatch(r"\.(\d+)\.partial(\..*)?", path.name)
+        match = re.fullmatch(r"\.(\d+)(?:-\d+)?\.partial(\..*)?", path.name)
         if match and not _is_running(int(match[1])):
             with suppress(OSError):  # somebody else's, perhaps
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -77,8 +81,11 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def lock(folder: Path) -> FileLock:
+def lock(folder: Path, setting: str = "output_dir") -> FileLock:
     """Keep other processes from running into the same folder until this one ends (or calls `.release()`).
+
+    Args:
+        setting: what chooses the folder, as it stands in sentences.
 
     Raises:
         Hw1Error: another process has it, or the folder cannot be written.
@@ -90,10 +97,10 @@ def lock(folder: Path) -> FileLock:
     except Timeout as error:
         raise Hw1Error(
             f"Another run is at work in {folder}: wait for its end (a notebook's run ends with its kernel), or give "
-            "this one another output_dir."
+            f"this one another {setting}."
         ) from error
     except OSError as error:
-        raise Hw1Error(f"{folder} cannot be written ({error.strerror or error}): choose another output_dir.") from error
+        raise Hw1Error(f"{folder} cannot be written ({error.strerror or error}): choose another {setting}.") from error
     return taken
 
 
@@ -128,10 +135,10 @@ def write_json(path: Path, value: object) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, table: pd.DataFrame, float_format: str = "%.6g") -> None:
-    """Write a table without its index, atomically."""
+def write_csv(path: Path, table: pd.DataFrame, float_format: str = "%.6g", header: bool = True) -> None:
+    """Write a table without its index, atomically. What is not UTF-8, in a file's name say, is escaped."""
     with atomic(path) as partial:
-        table.to_csv(partial, index=False, float_format=float_format)
+        table.to_csv(partial, index=False, header=header, float_format=float_format, errors="backslashreplace")
 
 
 def sha256_file(path: Path) -> str:

@@ -38,17 +38,21 @@ class Listing:
     @cached_property
     def _names(self) -> tuple[list[str], list[str]]:
         """Of folders and of files."""
-        try:
-            entries = list(os.scandir(self.path))
-        except OSError as error:
-            raise Hw1Error(f"{self.path} cannot be read ({error.strerror}): mend that or move it away.") from error
-        caches = {f"{entry.name}.cache" for entry in entries}  # a class may be called l2.cache
         folders: list[str] = []
         files: list[str] = []
-        for entry in entries:
-            if not (is_junk(entry.name) or entry.name in caches):
-                (folders if _is_folder(entry) else files).append(entry.name)
-        return sorted(folders), sorted(files)
+        cached: set[str] = set()
+        try:
+            with os.scandir(self.path) as entries:  # of a million names nothing else is kept
+                for entry in entries:
+                    if not is_junk(entry.name):
+                        (folders if _is_folder(entry) else files).append(entry.name)
+                    if entry.name.endswith(".cache"):
+                        cached.add(entry.name.removesuffix(".cache"))
+        except OSError as error:
+            raise Hw1Error(f"{self.path} cannot be read ({error.strerror}): mend that or move it away.") from error
+        # A class may be called l2.cache: only what is the cache of something here is none.
+        caches = {f"{name}.cache" for name in cached.intersection(folders + files if cached else ())}
+        return tuple(sorted(name for name in names if name not in caches) for names in (folders, files))
 
     @cached_property
     def folders(self) -> list["Listing"]:
@@ -79,6 +83,18 @@ class Listing:
         yield self
         for inside in self.folders:
             yield from inside.walk()
+
+    def each_below(self) -> Iterator[tuple[str, bool]]:
+        """Of each file here and below: its path, and whether it may be an image, or by its suffix is none.
+
+        A folder's files come before those of the folders in it, and only names of folders that lie on the way to where
+        it has got are held: there may be any number of files.
+        """
+        here = "" if self.path == Path() else self.path  # without the ./ of what lies below "."
+        for name in self.files:
+            yield os.path.join(here, name), not _NO_IMAGE.search(name)
+        for inside in self.folders:
+            yield from Listing(inside.path).each_below()
 
     def files_below(self) -> tuple[list[str], list[str]]:
         """Paths of all files here and below, in order: those that may be images, and those that by suffix are none."""
