@@ -109,6 +109,7 @@ def side_by_side(what: str, count: int, place: Path) -> list[object]:
 
 
 def main(parts: list[str]) -> None:
+    torch.set_num_threads(1)  # so that the machine's line says what holds for the processes
     rows, data = [], None
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -122,7 +123,7 @@ def main(parts: list[str]) -> None:
         if data is None:
             data = SimpleNamespace(context=start(make_config("smoke", output_dir=str(place / "out"), device="cpu")))
         columns = ["Work", "One process, images/s: median (range)", "Two processes, images/s", "Speed-up / 2"]
-        print(f"\n{table(columns, rows)}\n\nIn each process one thread. {machine(data)}")
+        print(f"\n{table(columns, rows)}\n\n{machine(data)}")
 
 
 def images_of(place: Path) -> Data:
