@@ -119,8 +119,8 @@ def predict_to_csv(
     Memory does not grow with the number of files, but for the names of one folder while it is listed. Called again
     after whatever end, it goes on with the parts that are missing, and the CSV is the same to the last byte; with
     another model, other settings or files it refuses. Files that have gone since it was begun get rows that say so, as
-    all that cannot be read do, in the column `error`; other contents under the same name are not noticed. Of paths, what is
-    not UTF-8 and the character CR are escaped with a backslash.
+    all that cannot be read do, in the column `error`; other contents under the same name are not noticed. Of paths,
+    what is not UTF-8 and the character CR are escaped with a backslash.
 
     Args:
         source: the file of the model.
