@@ -140,7 +140,7 @@ def _exact(pile: _Pile, data: Data) -> np.ndarray:
 def _near(pile: _Pile, groups: np.ndarray, features: Features | None) -> tuple[Tensor, Tensor]:
     """Pairs of rows that are near copies, int64 P×2, and how alike they are, float32 P; one image of each group."""
     rows = torch.from_numpy(np.unique(groups, return_index=True)[1]).sort().values
-    pictures = torch.cat([twins.pictures(pile.pixels(part)) for part in twins.pieces(rows, pile.splits[0].side)])
+    pictures = twins.pictures(pile.pixels, rows, pile.splits[0].side)
     proposed = [twins.by_thumbnails(pictures)]
     if features:
         test = extract_split(features.encoder, pile.splits[-1], features.data).rows
