@@ -2,7 +2,7 @@
 
 All of it works on arrays. Vectors of any kind (an encoder's features, thumbnails) propose pairs, all pairs being looked
 at in blocks, and only a comparison of pixels confirms them. Time grows with the square of the images, memory with
-their number: 4 KB each for pictures and thumbnails, half a KB for the proposed pairs, and 0.3 GB for the blocks.
+their number: 4 KB each for pictures and thumbnails, up to as much again on the way.
 """
 
 import hashlib
