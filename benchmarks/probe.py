@@ -18,7 +18,7 @@ from hw1_utils.studies.common import train_only
 from . import literal
 from .common import load, own_process, rate, ratio, show, side_by_side
 
-IMAGES, FORMAT_IMAGES, LITERAL_IMAGES, LITERAL_EPOCHS = 512, 5000, 256, 30
+IMAGES, FORMAT_IMAGES, HEADS, LITERAL_IMAGES, LITERAL_EPOCHS = 512, 5000, 3, 256, 30
 
 
 def _literal(data: Data, train: Split, val: Split) -> tuple:
@@ -79,16 +79,19 @@ def extraction(data: Data, count: int = IMAGES) -> dict[str, list[float]]:
 
 
 def formats(data: Data) -> None:
-    """The same heads on features of both number formats: 5,000 training images, all validation images."""
+    """The same heads on features of both number formats: 5,000 training images, all validation images, HEADS seeds."""
     context, part = data.context, data.subset(FORMAT_IMAGES, seed=0)
     encoders = [load_encoder(context.config, context.device, d) for d in (torch.float32, context.precision.dtype)]
     both = [extract(encoder, part) for encoder in encoders]
     rows = []
     for pooling in encoders[0].poolings:
-        single, fast = (train_only(probe(features, pooling))[0].accuracy for features in both)
-        rows.append([pooling, f"{single:.2%}", f"{fast:.2%}", f"{(fast - single) * 100:+.2f}"])
+        for seed in range(HEADS):
+            single, fast = (train_only(probe(features, pooling, seed=seed))[0] for features in both)
+            alike = (single.guesses == fast.guesses).mean()
+            figures = [f"{one.accuracy:.2%}" for one in (single, fast)]
+            rows.append([pooling, seed, *figures, f"{(fast.accuracy - single.accuracy) * 100:+.2f}", f"{alike:.1%}"])
     title = f"Number format: accuracy on {len(data.val):,} validation images, heads trained on {FORMAT_IMAGES:,} images"
-    show(title, ["Pooling", "fp32", context.precision.name, "Difference, points"], rows, data)
+    show(title, ["Pooling", "Seed", "fp32", context.precision.name, "Difference, points", "Same answer"], rows, data)
 
 
 def whole(data: Data) -> None:

@@ -2,7 +2,7 @@
 
 All of it works on arrays. Vectors of any kind (an encoder's features, thumbnails) propose pairs, all pairs being looked
 at in blocks, and only a comparison of pixels confirms them. Time grows with the square of the images, memory with
-their number: 3 KB each for the pictures, and 0.3 GB for the blocks.
+their number: 4 KB each for pictures and thumbnails, up to as much again on the way.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ BLOCK = 4096  # rows that are compared with as many others at a time
 PIXELS = 2**22  # of images that are read at a time: as floats, 50 MB
 EACH = 6  # proposed partners an image by each kind of vector, on average
 MOST = 32  # at most, among the images behind it: of very many that are alike not every pair is proposed
+ALIKE = 1e-3  # cosine: of many vectors none less alike are proposed; flat pictures have 0 with all others
 SAMPLE = 256  # images that show how alike vectors must be for `EACH`
 AT_ONCE = 2048  # pairs whose pixels are compared at a time
 FLAT = 0.5  # levels of 255: where the deviation of a picture's detail is less there is nothing to compare
@@ -63,7 +64,7 @@ def twin_clusters(images: Tensor) -> np.ndarray:
     """
     side, groups = images.shape[-1], exact_clusters(images)
     first = torch.from_numpy(np.sort(np.unique(groups, return_index=True)[1]))
-    small = torch.cat([pictures(images[rows]) for rows in pieces(first, side)])
+    small = pictures(images.__getitem__, first, side)
     pairs, _ = confirm(small, by_thumbnails(small))
     return clusters(groups, first[pairs].numpy())
 
@@ -82,8 +83,25 @@ def pieces(rows: Tensor, side: int) -> tuple[Tensor, ...]:
     return rows.split(max(1, PIXELS // side**2))
 
 
-def pictures(images: Tensor) -> Tensor:
-    """uint8 N×3×S×S as uint8 N×3×32×32."""
+def pictures(take: Callable[[Tensor], Tensor], rows: Tensor, side: int, into: Tensor | None = None) -> Tensor:
+    """uint8 M×3×32×32 of M rows, filled into one place piece by piece: of a million twice as much might be too much.
+
+    Args:
+        take: rows -> images, uint8 P×3×S×S.
+        rows: int64 M.
+        side: S.
+        into: uint8 M×3×32×32, which is returned; None: a new one.
+    """
+    if into is None:
+        into = torch.empty(len(rows), 3, SIDE, SIDE, dtype=torch.uint8)
+    done = 0
+    for part in pieces(rows, side):
+        into[done : done + len(part)] = _reduced(take(part))
+        done += len(part)
+    return into
+
+
+def _reduced(images: Tensor) -> Tensor:
     if images.shape[-1] == SIDE:
         return images
     resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
@@ -100,11 +118,11 @@ def by_thumbnails(small: Tensor) -> Tensor:
         small: uint8 N×3×32×32.
     """
 
-    thumbs = torch.cat([_thumbnails(some) for some in small.split(BLOCK)])
-    mirrored = _mirrored(thumbs)
-    return torch.cat(
-        [propose(len(small), thumbs.__getitem__), propose(len(small), thumbs.__getitem__, mirrored.__getitem__)]
-    )
+    thumbs = torch.empty(len(small), 3 * 8 * 8)
+    for start in range(0, len(small), BLOCK):
+        thumbs[start : start + BLOCK] = _thumbnails(small[start : start + BLOCK])
+    straight = propose(len(small), thumbs.__getitem__)
+    return torch.cat([straight, propose(len(small), thumbs.__getitem__, lambda rows: _mirrored(thumbs[rows]))])
 
 
 def _thumbnails(small: Tensor) -> Tensor:
@@ -158,7 +176,9 @@ def _least(count: int, take: Callable[[slice], Tensor], other: Callable[[slice],
         cosines = (sample @ other(slice(start, start + len(columns))).T).cpu()
         top = torch.cat([top, cosines[rows[:, None] != columns]])
         top = top.topk(min(len(top), wanted)).values
-    return float(top[-1]) if len(top) == wanted else -2.0  # there are no more pairs than that
+    if len(top) < wanted:
+        return -2.0  # there are no more pairs than that
+    return max(float(top[-1]), ALIKE)
 
 
 # ---- the comparison of pixels
@@ -176,7 +196,9 @@ def confirm(small: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         small: uint8 N×3×32×32.
         pairs: int64 P×2; one that comes twice counts once.
     """
-    pairs, near = torch.unique(pairs, dim=0), _near(small)
+    count, near = max(1, len(small)), _near(small)
+    codes = torch.unique(pairs[:, 0] * count + pairs[:, 1])  # of pairs it would take twenty times the memory and time
+    pairs = torch.stack([codes // count, codes % count], 1)
     kept, found, done = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)], 0
     progress = Progress("  comparing pixels", len(pairs), "pairs")
     for part in pairs.split(AT_ONCE) if len(pairs) else ():

@@ -175,10 +175,7 @@ def _near(pile: _Pile, rows: Tensor, data: Data, features: Features | None) -> t
     """Pairs of these rows that are near copies, int64 P×2, and how alike they are, float32 P."""
     shape, room = (len(rows), 3, twins.SIDE, twins.SIDE), data.context.room.for_a_while()
     pictures, _ = empty_array(shape, room, data.context.config.cache_path, torch.uint8)
-    start = 0
-    for part in twins.pieces(rows, pile.splits[0].side):
-        pictures[start : start + len(part)] = twins.pictures(pile.pixels(part))
-        start += len(part)
+    twins.pictures(pile.pixels, rows, pile.splits[0].side, pictures)
     proposed = [twins.by_thumbnails(pictures)]
     if features:
         test = extract_split(features.encoder, pile.splits[-1], features.data).rows

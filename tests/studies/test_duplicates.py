@@ -87,6 +87,19 @@ def test_many_flat_images_are_no_near_copies_and_cost_no_square():
     assert len(set(clusters)) == len(set(zip(clusters, flat[:, 0, 0, 0].tolist(), strict=True))) == 3
 
 
+def test_of_many_flat_images_that_differ_no_pair_is_proposed():
+    """All their cosines are 0, the least that is asked for among them: the square of all pairs would be."""
+    flat = torch.arange(9000).add(1000)[:, None].bitwise_right_shift(torch.tensor([0, 4, 8])).remainder(256).byte()
+    assert len(twins.by_thumbnails(flat[:, :, None, None].expand(-1, -1, 32, 32).contiguous())) == 0
+
+
+def test_a_pair_that_is_proposed_twice_is_confirmed_once(distinct):
+    pairs = torch.tensor([[0, len(distinct)], [1, len(distinct)], [0, len(distinct)]])
+    kept, likeness = twins.confirm(torch.cat([distinct, distinct[:1]]), pairs)
+    assert kept.tolist() == [[0, len(distinct)]] and likeness.item() == pytest.approx(1, abs=1e-5)
+    assert len(twins.confirm(distinct, pairs[:0])[0]) == len(twins.confirm(distinct[:0], pairs[:0])[0]) == 0
+
+
 def test_of_very_many_alike_not_every_pair_is_proposed():
     vectors = torch.nn.functional.normalize(torch.ones(6000, 4) + 1e-3 * torch.rand(6000, 4))
     pairs = twins.propose(len(vectors), lambda rows: vectors[rows])
