@@ -150,6 +150,11 @@ def part_whole(part: Part, count: int, shown: str, seed: int, every: str | None 
         raise Hw1Error(f"{needed}a split needs two at least; add images of other groups, or parts of your own.")
     has = np.zeros((len(size), len(part.classes)), bool)  # which group has which class
     has[groups, labels] = True
+    if (has.sum(0) <= 1).all():
+        raise Hw1Error(
+            f"{needed}each class is of one group alone, so that no split can show whether a model knows the class or "
+            "the group; add images of other groups, or leave groups out and take the result for these groups only."
+        )
     fold = folds(labels, groups, min(len(size), max(2, round(len(labels) / count))), seed)
     of_group = np.empty(len(size), np.int64)
     of_group[groups] = fold
