@@ -469,7 +469,7 @@ def train(run: Run) -> Trained:
         with Progress(run.title, run.epochs, "epochs", every=True) as progress:
             model, history = fit_run(
                 run,
-                validate=lambda model: evaluate(model, run.val.in_order(), run.precision),
+                validate=lambda model: judge(run, model, run.val, run.context.room.for_a_while()),
                 tracker=Tracker(run.folder / "logs", frozen=run.features.encoder if run.features else None),
                 checkpoint=run.checkpoint("checkpoint"),
                 progress=progress,
@@ -530,10 +530,15 @@ def fit_run(run: Run, **options: object) -> tuple[nn.Module, list[dict]]:
 
 
 def judge(run: Run, model: nn.Module, samples: Samples, room: Room) -> Predictions:
-    """What a run's trained model says. Probabilities that find no room, of many images and classes, stay in a file."""
+    """What a run's trained model says. Probabilities that find no room, of many images and classes, stay in a file.
+
+    They have one place: many small ones between batches that come and go would break up the memory.
+    """
     shape = (len(samples), len(run.data.classes))
     place, resident = empty_array(shape, room, run.context.config.cache_path)
-    return evaluate(model, samples.in_order(), run.precision, None if resident else place)
+    if resident:
+        place = place.to(run.context.device)
+    return evaluate(model, samples.in_order(), run.precision, place)
 
 
 # ---- the test

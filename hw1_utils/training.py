@@ -38,29 +38,31 @@ class Predictions:
 def evaluate(model: nn.Module, batches: Batches, precision: Precision, into: Tensor | None = None) -> Predictions:
     """Run the model in eval mode over all batches. Averages are over samples, whatever the batch sizes.
 
-    `into`, float32 N×K on the CPU, takes the probabilities batch by batch: it may be mapped from a file.
+    `into`, float32 N×K, takes the probabilities batch by batch: it may be mapped from a file.
     """
     was_training = model.training
     model.eval()
-    columns: list[tuple[Tensor, ...]] = []  # of each batch
-    count = 0
+    all_probabilities, all_labels = [], []
+    loss = correct = count = 0
     for inputs, labels in batches:
         with precision.autocast(labels.device):
             logits = model(inputs)
         logits = logits.float()
-        probabilities = logits.softmax(1)
-        if into is not None:
-            into[count : count + len(labels)] = probabilities
-            probabilities = probabilities[:0]
+        # Sums and probabilities stay on the device: reading them here would make the CPU wait for a GPU.
+        loss += F.cross_entropy(logits, labels, reduction="sum").double()
+        correct += (logits.argmax(1) == labels).sum()
+        if into is None:
+            all_probabilities.append(logits.softmax(1))
+        else:
+            into[count : count + len(labels)] = logits.softmax(1)
+        all_labels.append(labels)
         count += len(labels)
-        columns.append((F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1), probabilities, labels))
     model.train(was_training)
-    losses, guesses, probabilities, labels = map(torch.cat, zip(*columns, strict=True))
     return Predictions(
-        loss=losses.mean().item(),
-        accuracy=(guesses == labels).double().mean().item(),
-        probabilities=probabilities.cpu() if into is None else into,
-        labels=labels.cpu(),
+        loss=loss.item() / count,
+        accuracy=correct.item() / count,
+        probabilities=(torch.cat(all_probabilities) if into is None else into).cpu(),
+        labels=torch.cat(all_labels).cpu(),
     )
 
 

@@ -166,6 +166,11 @@ def part_whole(part: Part, count: int, shown: str, seed: int, every: str | None 
         raise Hw1Error(f"{needed}a split needs two at least; add images of other groups, or parts of your own.")
     count_of = len(part.classes)
     of, label = np.divmod(np.unique(groups * count_of + labels), count_of)  # which group has which class, pair by pair
+    if (np.bincount(label) <= 1).all():
+        raise Hw1Error(
+            f"{needed}each class is of one group alone, so that no split can show whether a model knows the class or "
+            "the group; add images of other groups, or leave groups out and take the result for these groups only."
+        )
     fold = folds(labels, groups, min(len(size), max(2, round(len(labels) / count))), seed)
     of_group = np.empty(len(size), np.int64)
     of_group[groups] = fold

@@ -43,8 +43,12 @@ def copies_in_words(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.
     if not twins:
         return f"{text} No test image has one in training."
     text += f" **{twins:,} of {tested:,} test images ({points(twins / tested)} %) {_have(twins)} a copy in training**"
+    exact = leaks[leaks["kind"] == "exact"]["path_b"].nunique()
+    text += f", {exact:,} of them an exact one" if 0 < exact < twins else ", near ones only" if not exact else ""
     other = leaks[~leaks["same_label"].astype(bool)]["path_b"].nunique()
     text += f", {other:,} under another label." if other else "."
+    if (leaks["kind"] == "near").any():
+        text += " Near is what has the same outlines, and things of one shape may have those: see duplicates.png."
     return text if without is None or without.empty else f"{text} {_on_the_rest(without)}"
 
 

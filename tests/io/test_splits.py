@@ -183,7 +183,8 @@ def test_a_class_of_two_groups_has_one_on_either_side():
     ("groups", "said"),
     [
         ([0] * 12, "photos has 1 group, and no group may be cut: a split needs two at least; add images of other"),
-        ([0] * 6 + [1] * 6, "the test and training cannot both have every class (class 0 in 1, class 1 in 1); add"),
+        ([0] * 6 + [1] * 6, "each class is of one group alone, so that no split can show whether a model knows the"),
+        ([0] * 3 + [1] * 3 + [2] * 6, "the test and training cannot both have every class (class 1 in 1); add"),
     ],
 )
 def test_groups_that_allow_no_split_are_refused(groups, said):

@@ -211,7 +211,7 @@ def test_copies_are_listed_drawn_and_told(data, test, with_features):
     with Image.open(found.gallery) as picture:
         assert picture.format == "PNG"
     said = copies_in_words(found.pairs, found.images, found.without)
-    assert "**2 of 30 test images (6.7 %) have a copy in training**, 1 under another label." in said
+    assert "**2 of 30 test images (6.7 %) have a copy in training**" in said and ", 1 under another label." in said
     assert "On the 28 others (accuracy)" in said and "the verdict stands" in said
 
 
@@ -275,12 +275,16 @@ def test_near_copies_among_a_part_are_not_taken_for_all(rows):
     "rows, expected",
     [
         ([row("train", "train")], ["2 have an exact copy among", "No test image has one in training."]),
-        ([row(kind="near")], ["2 have a near copy", "**1 of 10 test images (10.0 %) has a copy in training**."]),
+        (
+            [row(kind="near")],
+            ["2 have a near copy", "**1 of 10 test images (10.0 %) has a copy in training**, near ones only. Near is"],
+        ),
         ([row(same=False)], ["The pair lies under different labels", "in training**, 1 under another label."]),
         (
             [row(number=1), row("val", "test", "near", False, 2)],
             ["2 have an exact copy and 2 have a near copy", "1 of 2"],
         ),
+        ([row(), row(kind="near", number=1)], ["in training**, 1 of them an exact one. Near is"]),
     ],
 )
 def test_copies_in_words(rows, expected):
