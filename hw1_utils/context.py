@@ -71,5 +71,5 @@ def start(config: Config, ranks: Ranks = ALONE) -> Context:
     ranks.barrier()
     make_deterministic()
     keep_freed_memory()
-    room, backup = Room(room_for_arrays(device, config.memory_mb)), Backup(config.backup_path)
+    room, backup = Room(room_for_arrays(device, config.memory_mb, ranks.beside)), Backup(config.backup_path)
     return Context(config, device, precision, environment(device, precision), room, backup, ranks=ranks, lock=taken)

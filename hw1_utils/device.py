@@ -131,11 +131,14 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def room_for_arrays(device: torch.device, memory_mb: int | None) -> int:
+def room_for_arrays(device: torch.device, memory_mb: int | None, processes: int = 1) -> int:
     """Bytes that all arrays may take on the device: `memory_mb` (10^6 bytes), or half of what is free now.
 
-    What finds no room stays in its file and is streamed. Where nobody can tell what is free, all is taken to fit.
+    What finds no room stays in its file and is streamed. Where nobody can tell what is free, all is taken to fit. Of
+    the memory of a CPU each of several processes on this machine has its share; a GPU is each one's own.
     """
+    if device.type != "cuda" and processes > 1:
+        return room_for_arrays(device, memory_mb) // processes
     if memory_mb is not None:
         return memory_mb * 10**6
     if device.type == "cuda":

@@ -138,8 +138,9 @@ def _check_disk(context: Context, chosen: dict[str, Part], encoders: list[Frozen
     features = sum(images * encoder.columns * 4 for encoder in encoders)
     needed = sum(images * 3 * side**2 for side in {config.image_size, *wanted}) + features
     streamed = max(0, needed - context.room.left)
-    # Streamed features lie there twice, in the chunks that are kept and as this run's array.
-    check_disk(config.cache_path, needed + min(streamed, features), streamed)
+    # Streamed features lie there in the chunks that are kept, and once more as an array of each process.
+    arrays = context.ranks.count * min(streamed, features)
+    check_disk(config.cache_path, needed + arrays, streamed, required=context.ranks.ahead)
 
 
 def _describe(data: Data, test: Split, sizes: Sizes, *, parts_made: bool) -> None:

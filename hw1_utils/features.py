@@ -131,9 +131,9 @@ def compute(
 
     Raises:
         Hw1Error: the GPU's memory does not hold a single image's pass, or the features are not finite numbers; of
-            several processes, the disk of one takes no file.
+            work ahead of a run, the disk takes no file.
     """
-    chunks, spent = Chunks(cache, backup or Backup(None), required=ranks.count > 1), Spent(machine)
+    chunks, spent = Chunks(cache, backup or Backup(None), required=ranks.ahead), Spent(machine)
     all_rows = [range(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
     with Progress(f"  features of {name}", len(images), "images", say=say) as progress:
@@ -155,12 +155,13 @@ def compute(
             features[rows.start : rows.stop] = values
             spent.add(len(rows), seconds, where, from_cache=kept is not None)
             progress.update(rows.stop, "from cache" if kept else f"{len(rows) / seconds:,.0f} images/s")
-        progress.close(f"  features of {name}: {spent.summary(len(images))}")
+        done = "on disk" if ranks.count > 1 else spent.summary(len(images))  # several have computed them
+        progress.close(f"  features of {name}: {len(images):,} images, {done}")
     if timed and not spent.timed:
         few = range(min(TIMED, len(images)))
         _encode(encoder, images, few[:batch_size], batch_size, say)  # the first pass takes longer
         spent.add(len(few), _encode(encoder, images, few, batch_size, say)[1], machine)
-        say(f"  computed on another machine or with other threads: {len(few)} images are timed anew")
+        say(f"  computed elsewhere, with other threads or processes: {len(few)} images are timed anew")
     rows = Rows(features.to(encoder.device) if resident else features, streamed=not resident)
     return SplitFeatures(rows, spent.seconds_for(len(images)), spent.from_cache, spent.timed)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from hw1_utils.device import find_device
+from hw1_utils.device import find_device, room_for_arrays
 
 FAULTS = """
 import resource, sys, torch
@@ -44,3 +44,8 @@ def test_cublas_is_told_to_be_reproducible_before_its_first_product(monkeypatch)
 
     monkeypatch.setattr(torch, "ones", product)
     assert find_device().type == "cuda" and set(seen) == {":4096:8"}
+
+
+def test_processes_of_one_machine_share_its_memory():
+    assert room_for_arrays(torch.device("cpu"), 100, 4) == 25 * 10**6
+    assert room_for_arrays(torch.device("cuda"), 100, 4) == 10**8  # a GPU is each one's own

@@ -36,7 +36,8 @@ def work_ahead(config: Config) -> None:
     Raises:
         Hw1Error: as `load`, `extract` and `train`; a disk takes no file; another process has ended.
     """
-    with ranks() as together:
+    with ranks() as started:
+        together = replace(started, ahead=True)
         _refuse(config, together)
         with _heard(together, together.is_first):
             data = load(config, together)

@@ -199,7 +199,8 @@ def _prepare(place: Output, bound: dict, arguments: list[str], say: Say) -> None
     """List the files, or see that they are those that the parts that are there were made from.
 
     Raises:
-        Hw1Error: they are not, or there is a CSV of which nobody knows what it was made from.
+        Hw1Error: they are not, or there is a CSV of which nobody knows what it was made from, or nothing at all is
+            where the arguments say.
     """
     if place.begun.exists():
         kept = json.loads(place.begun.read_text(encoding="utf-8"))
@@ -213,6 +214,8 @@ def _prepare(place: Output, bound: dict, arguments: list[str], say: Say) -> None
         say(f"{found}; {finished:,} of {len(parts):,} parts are finished")
     elif place.path.exists():
         raise Hw1Error(f"{place.path} is there, and nothing says what it was made from: give another --output.")
+    elif all(arguments) and not any(map(os.path.lexists, arguments)):  # of some, each that is not there has a row
+        raise Hw1Error(f"There is no {some(arguments)}: name files or folders of images.")
     else:
         with atomic(place.files) as partial, open(partial, "wb") as file:
             found = _find(place, arguments, file)

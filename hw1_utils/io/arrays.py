@@ -108,7 +108,7 @@ def empty_array(
         ) from error
 
 
-def check_disk(cache: Path, needed: int, streamed: int) -> None:
+def check_disk(cache: Path, needed: int, streamed: int, *, required: bool = False) -> None:
     """Compare what will be kept in the folder `cache`, decoded images and features, with the free disk.
 
     A cache only saves the next run its work, so a disk that is too small costs a warning. It ends the run where the
@@ -117,6 +117,7 @@ def check_disk(cache: Path, needed: int, streamed: int) -> None:
     Args:
         needed: bytes in all, those included that are there already.
         streamed: bytes that memory does not hold.
+        required: what is kept is what the work is for.
 
     Raises:
         Hw1Error: with what is needed and what is free.
@@ -133,6 +134,8 @@ def check_disk(cache: Path, needed: int, streamed: int) -> None:
             f"{what}, which memory does not hold either, and has {free / 1e6:,.0f} MB free: make room there, or take "
             "fewer images (train_size, val_size, test_size)."
         )
+    if required:
+        raise Hw1Error(f"{what} and has {free / 1e6:,.0f} MB free: make room there.")
     print(f"WARNING: {what} and has {free / 1e6:,.0f} MB free: what does not fit is made again by each run")
 
 

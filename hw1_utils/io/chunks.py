@@ -65,11 +65,11 @@ class Spent:
         return self.seconds * (rows / max(self.timed, 1))
 
     def summary(self, rows: int) -> str:
-        """Of an extraction of so many rows, in words."""
+        """How an extraction of so many rows has come by them, in words."""
         if not self.computing:
-            return f"{rows:,} images, from cache"
+            return "from cache"
         cached = f", {self.from_cache:,} of them from cache" if self.from_cache else ""
-        return f"{rows:,} images, {(rows - self.from_cache) / self.computing:,.0f} images/s{cached}"
+        return f"{(rows - self.from_cache) / self.computing:,.0f} images/s{cached}"
 
 
 def _read(path: Path) -> tuple[Tensor, float, str | None] | None:

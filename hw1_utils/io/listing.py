@@ -29,7 +29,8 @@ class Listing:
     What is hidden, left behind by systems or a cache of this project is not in it.
 
     Raises:
-        Hw1Error: whenever it is asked for what cannot be listed, or a symbolic link leads to a folder that contains it.
+        Hw1Error: whenever it is asked for what cannot be listed, or a symbolic link leads to a folder that contains it,
+            or a pipe, a socket or a device is in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,6 +46,7 @@ class Listing:
             with os.scandir(self.path) as entries:  # of a million names nothing else is kept
                 for entry in entries:
                     if not is_junk(entry.name):
+                        _refuse_special(entry)
                         (folders if _is_folder(entry) else files).append(entry.name)
                     if entry.name.endswith(".cache"):
                         cached.add(entry.name.removesuffix(".cache"))
@@ -108,6 +110,13 @@ class Listing:
 def is_junk(name: str) -> bool:
     """Whether a file or folder of that name is hidden, or left behind by a system."""
     return name[0] == "." or name.casefold() in _JUNK
+
+
+def _refuse_special(entry: os.DirEntry) -> None:
+    """Of a pipe, a socket or a device the reading might never end."""
+    with suppress(OSError):  # a link in a circle
+        if not (entry.is_file() or entry.is_dir()) and os.path.exists(entry.path):  # else a link to nowhere
+            raise Hw1Error(f"{entry.path} is neither a file nor a folder: move it away.")
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

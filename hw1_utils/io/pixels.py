@@ -63,7 +63,7 @@ def load_pixels(
     """
     files = [str(root / path) for path in paths]
     kept = _pixels_path(root, paths, side, levels, cache)
-    if ranks.count > 1:
+    if ranks.ahead:
         decode_together(files, side, levels, kept, ranks)
     if cached := load_array(kept):
         images, notes = cached

@@ -36,6 +36,7 @@ class Ranks:
     count: int = 1
     beside: int = 1  # how many of them are on this machine
     store: dist.Store | None = None  # all of them see it; None: there is one process
+    ahead: bool = False  # what they compute is for a run to come: without room on the disk there is no use in it
     _lists: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -81,13 +82,22 @@ class Ranks:
         """Those of `items` that fall to this process, in their order: whoever is free takes the next one.
 
         Each falls to exactly one process. All processes call this with the same items, and call it equally often.
+
+        Raises:
+            Hw1Error: torchrun has ended.
         """
         number = next(self._lists)
         return iter(items) if self.store is None else self._take(f"list {number}", items)
 
     def _take(self, name: str, items: Sequence[T]) -> Iterator[T]:
-        while (turn := self.store.add(name, 1) - 1) < len(items):
+        while (turn := self._next(name)) < len(items):
             yield items[turn]
+
+    def _next(self, name: str) -> int:
+        try:
+            return self.store.add(name, 1) - 1
+        except RuntimeError as error:  # the store is torchrun's own process, on the first machine
+            raise Hw1Error("torchrun, which has started this process, has ended: give its command again.") from error
 
 
 ALONE = Ranks()

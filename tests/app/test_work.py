@@ -125,6 +125,15 @@ def test_a_run_finds_everything(places, monkeypatch):
         train_only(run, name=name)
 
 
+def test_without_room_for_what_it_is_to_leave_it_does_not_begin(tmp_path, monkeypatch):
+    """A run would go on without a cache; `work` would say in the end that all is on disk."""
+    monkeypatch.setattr("hw1_utils.io.arrays.free_bytes", lambda folder: 10**5)
+    make_toy_folder(tmp_path / "toy")
+    with pytest.raises(Hw1Error, match=r"toy.cache needs 1 MB .* has 0 MB free: make room there\.$"):
+        work.work_ahead(config_in(tmp_path))
+    assert not list(tmp_path.rglob("*.npy"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "count", "sentence"),
     [

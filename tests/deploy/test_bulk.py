@@ -245,6 +245,8 @@ def test_an_output_of_something_else_is_left_alone(file, pictures, tmp_path):
 def test_nothing_to_predict_leaves_nothing(file, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.txt").touch()
+    with pytest.raises(Hw1Error, match="There is no .*/pohtos: name files or folders of images"):
+        run(file, tmp_path / "pohtos", tmp_path / "p.csv")
     with pytest.raises(Hw1Error, match="There is no image in .*/empty, only .*/empty/a.txt"):
         run(file, tmp_path / "empty", tmp_path / "p.csv")
     assert beside(tmp_path / "p.csv") == []

@@ -108,6 +108,10 @@ def a_loop_over_two_links(root):
     (root / "train" / "colour_1" / "other").symlink_to(root / "train" / "colour_0")
 
 
+def a_pipe_that_nobody_writes_to(root):
+    os.mkfifo(root / "train" / "colour_0" / "00000.jpg")
+
+
 CATALOGUE = [
     (no_folder, f"There is no folder {{root}}: {LAYOUT}."),
     (
@@ -139,6 +143,7 @@ CATALOGUE = [
         a_loop_over_two_links,
         "{root}/train/colour_0/other/other is a symbolic link to a folder that contains it: remove it.",
     ),
+    (a_pipe_that_nobody_writes_to, "{root}/train/colour_0/00000.jpg is neither a file nor a folder: move it away."),
 ]
 
 

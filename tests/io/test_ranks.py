@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from hw1_utils.config import ROOT
 from hw1_utils.errors import Hw1Error
@@ -17,12 +18,13 @@ from hw1_utils.io.pixels import load_pixels
 from hw1_utils.io.ranks import ALONE, Ranks, take_one_gpu
 from hw1_utils.io.toy import make_toy_folder
 
-TWO = Ranks(count=2)  # of which the other has never anything to do
+TWO = Ranks(count=2, ahead=True)  # of which the other has never anything to do
 
 # Of five parts the second process takes one, writes it down, and is killed over its next; after the restart it is slow.
 # In the end it fails, while the first waits.
 SCRIPT = f"""
 import os, signal, sys, time
+from dataclasses import replace
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from hw1_utils.errors import Hw1Error
@@ -50,7 +52,7 @@ together.decode, together.PART, root = watched, 6, Path(sys.argv[1])
 paths = sorted(path.relative_to(root).as_posix() for path in root.glob("train/*/*"))
 try:
     with module.ranks() as ranks:
-        images, _ = load_pixels(root, paths, 32, {{}}, root.with_name("cache"), ranks)
+        images, _ = load_pixels(root, paths, 32, {{}}, root.with_name("cache"), replace(ranks, ahead=True))
         print("all", len(images), flush=True)
         ranks.barrier()
         if not ranks.is_first:
@@ -98,6 +100,16 @@ def test_a_process_alone_waits_for_nobody_and_takes_all():
     assert list(ALONE.share([3, 1, 2])) == [3, 1, 2] and ALONE.first_says(True) and ALONE.is_first
 
 
+def test_without_torchrun_its_processes_end_with_a_sentence():
+    server = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("localhost", server.port, is_master=False)
+    items = Ranks(count=2, store=store).share([3, 1, 2])
+    assert next(items) == 3
+    del server  # as after a kill
+    with pytest.raises(Hw1Error, match="^torchrun, which has started this process, has ended"):
+        next(items)
+
+
 def test_a_full_disk_ends_shared_work(tmp_path, monkeypatch, toy_folder):
     """A run goes on without a cache; of `work` the files are all there is."""
 
@@ -106,8 +118,9 @@ def test_a_full_disk_ends_shared_work(tmp_path, monkeypatch, toy_folder):
 
     paths = sorted(path.relative_to(toy_folder).as_posix() for path in toy_folder.glob("train/*/*"))
     monkeypatch.setattr("hw1_utils.io.arrays.os.posix_fallocate", full)
-    with pytest.raises(Hw1Error, match=r"cannot be written \(No space left on device\)"):
-        load_pixels(toy_folder, paths, 32, {}, tmp_path / "cache", TWO)
+    for several in (TWO, Ranks(ahead=True)):
+        with pytest.raises(Hw1Error, match=r"cannot be written \(No space left on device\)"):
+            load_pixels(toy_folder, paths, 32, {}, tmp_path / "cache", several)
     assert not list((tmp_path / "cache").rglob("*.np*"))
     monkeypatch.setattr("hw1_utils.io.files.os.fsync", full)
     with pytest.raises(Hw1Error, match="No space left on device"):
