@@ -63,7 +63,7 @@ def without_in_words(without: pd.DataFrame) -> str:
     rows = without.set_index("left_out")
     whole = rows.loc["nothing"]
     if "probe" not in rows.index:
-        return "No test label is left out, and the comparison stands as it is."
+        return "No test label is left out: that takes suspected ones, mistakes of the CNN, and images left over."
     count = int(whole["test_images"] - rows.loc["probe", "test_images"])
     labels = f"{count:,} test labels" if count > 1 else "test label"
     lists = {
