@@ -80,12 +80,18 @@ def _series(pairs: pd.DataFrame) -> str:
         if len(_paths(cluster)) >= 3 and (cluster["part_a"] != cluster["part_b"]).any()
     ]
     if "same_group" not in pairs:
-        advice = "if these are frames of one film or pictures of one patient, say with `groups` what belongs together"
+        advice = (
+            "if these are frames of one film, pictures of one patient or one picture altered, say with `groups` what "
+            "belongs together"
+        )
         return _clusters(len(several), "", "`cluster`", advice)
     mixed = sum(not cluster["same_group"].astype(bool).all() for cluster in several)
     advice = "if one is a series, its images belong in one group"
     return _clusters(mixed, ", of several groups", "`cluster` and `same_group`", advice) + _clusters(
-        len(several) - mixed, ", each within one group", "`cluster`", "the parts as they were given cut groups"
+        len(several) - mixed,
+        ", each within one group",
+        "`cluster`",
+        "the parts that were given cut groups, and in a folder without parts none is cut",
     )
 
 

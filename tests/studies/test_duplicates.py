@@ -318,7 +318,10 @@ def test_series_are_suggested_where_near_copies_form_clusters_across_parts(rows,
     [
         (
             [True] * 4,
-            ["2 clusters of three or more near copies lie in several parts, each within one group", "cut groups."],
+            [
+                "2 clusters of three or more near copies lie in several parts, each within one group",
+                "given cut groups, and",
+            ],
         ),
         (
             [False, True, True, True],
