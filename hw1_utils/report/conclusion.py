@@ -82,7 +82,8 @@ def conclusion(table: pd.DataFrame, right: pd.DataFrame, counts: Mapping[str, in
         parts.append(f"Of {len(plain)} encoders, {best} is compared with the CNN: the best on validation.")
     parts += [
         f"**Convergence.** {_convergence(cnn)} {_convergence(probe)}",
-        f"**Generalisation.** Accuracy with augmentation off: {_generalisation(cnn)}; {_generalisation(probe)}.",
+        f"**Generalisation.** Accuracy with augmentation off: {_generalisation(cnn)}; {_generalisation(probe)}."
+        + _harder_test([cnn, probe]),
         f"**Performance.** {sentence(_with_interval(cnn))}; {_with_interval(probe)}. {verdict}: of the same "
         f"{cnn['test_images']:,} images, the probe alone gets {alone[0]:,} right, the CNN alone {alone[1]:,}.",
         f"**Bottlenecks.** {_bottlenecks(cnn, probe)}",
@@ -170,6 +171,23 @@ def _generalisation(row: pd.Series) -> str:
     return (
         f"{literal(row['model'])}: {row['train_accuracy']:.1%} on train, {row['val_accuracy']:.1%} on val, "
         f"{row['test_accuracy']:.1%} on test, a gap of {points(row['generalisation_gap'])} points"
+    )
+
+
+def _harder_test(rows: Sequence[pd.Series]) -> str:
+    """A sentence where a model is worse on test than on validation beyond chance, the intervals of both lying apart."""
+    falls = []
+    for row in rows:
+        images = int(row["val_images"])
+        low, _ = metrics.wilson(round(row["val_accuracy"] * images), images)
+        if row["test_accuracy_high"] < low:
+            falls.append(literal(row["model"]))
+    if not falls:
+        return ""
+    return (
+        f" On test {' and '.join(falls)} {'is' if len(falls) == 1 else 'are'} worse than on validation by more than "
+        "chance explains: the test images are harder, of another kind or labelled otherwise, or those of validation "
+        "are too like those of training."
     )
 
 
