@@ -237,6 +237,8 @@ def _advice(verdict: Verdict, table: pd.DataFrame, right: pd.DataFrame) -> str:
     text = f"{sentence(literal(guessing[0]['model']))} is not shown to be better {said}. " if guessing else ""
     names = {row["name"]: "the probe" if row["encoder"] else "the CNN" for row in (verdict.better, verdict.other)}
     better, other = names.values()
+    if guessing and not (verdict.certain and guessing[0] is verdict.better):  # nor is a guesser taken for its speed
+        return f"{text}{sentence(other if guessing[0] is verdict.better else better)} is: take it."
     pair = table.set_index("name").loc[list(names)]
     cheaper = next((by for by in CHEAPER if not _close(*pair[by])), None)
     if not verdict.certain:

@@ -124,7 +124,10 @@ def test_models_that_guess_are_said_to(leading):
     text = said(first(101) ^ True, first(99), labels=np.arange(200) % 2, leading=leading)
     assert "Neither is shown to be better than guessing, which gives 50.0%" in text and "take the" not in text
     text = said(first(99), first(180), labels=np.arange(200) % 2, leading=leading)
-    assert "CNN, tuned recipe is not shown to be better than guessing" in text
+    assert "CNN, tuned recipe is not shown to be better than guessing" in text and "The probe is: take it." in text
+    for counts, better in (((99, 116), "The probe"), ((116, 99), "The CNN")):  # within the noise, and the CNN is faster
+        text = said(*map(first, counts), labels=np.arange(200) % 2, leading=leading)
+        assert f"{better} is: take it." in text and "faster:" not in text
     assert "guessing" not in said(first(150), first(180), labels=np.arange(200) % 2, leading=leading)
 
 
