@@ -179,7 +179,11 @@ class Sizes:
     def describe(self, image_size: int) -> str:
         """In words, with a hint for `Config.image_size`."""
         (narrow, low), (wide, high) = self.smallest, self.largest
-        text = f"images of {narrow}×{low} to {wide}×{high} pixels, the shorter side {self.shorter_side} in the middle"
+        text = f"images of {narrow}×{low} pixels"
+        if self.largest != self.smallest:
+            text = (
+                f"images of {narrow}×{low} to {wide}×{high} pixels, the shorter side {self.shorter_side} in the middle"
+            )
         fitting = [side for side in (32, 48, 64, 96, 128) if image_size < side <= self.shorter_side]
         hint = f": image_size={fitting[-1]} would show it more, and take longer" if fitting else ""
         return f"{text}; the CNN sees {image_size}×{image_size}{hint}"

@@ -58,6 +58,8 @@ def twins_on_one_side(
     parted = np.flatnonzero(_on_several(near, np.array([side_of[path] for path in paths])))
     if len(parted):
         why = "too many are copies of copies to be kept together: if they are a series, say with groups what belongs so"
+        if (np.bincount(exact)[exact[parted]] > 1).all():
+            why = "too many are the very same picture to be kept together: keep one file of each"
         if files[0].groups is not None:
             why = "groups and copies tie too many images together"
         named = f"{len(parted):,} images, {paths[parted[0]]} for one,"

@@ -65,7 +65,8 @@ def choose(
     val_size = val_size or tenth
     train_size = train_size or len(labels) - val_size
     if train_size + val_size > len(labels):  # a profile's sizes are meant for larger folders
-        print(f"{shown} has {len(labels):,} images to train on: all are used, a tenth to validate.")
+        share = f"{tenth:,} of them, as many as there are classes," if tenth == len(part.classes) else "a tenth"
+        print(f"{shown} has {len(labels):,} images to train on: all are used, {share} to validate.")
         train_size, val_size = len(labels) - tenth, tenth
         wanted = dict.fromkeys(wanted)
     if part.groups is not None or part.twins is not None:
@@ -161,7 +162,8 @@ def part_whole(part: Part, count: int, shown: str, seed: int, every: str | None 
     """
     labels, groups = np.array(part.labels), merged(part.groups, part.twins)
     size = np.bincount(groups)
-    needed = f"{shown} has {len(size)} group{'s' if len(size) > 1 else ''}, and no group may be cut: "
+    left = "" if every else " to train and to validate on"
+    needed = f"{shown} has {len(size)} group{'s' if len(size) > 1 else ''}{left}, and no group may be cut: "
     if len(size) < 2:
         raise Hw1Error(f"{needed}a split needs two at least; add images of other groups, or parts of your own.")
     count_of = len(part.classes)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import Hw1Error, some
 from .folders import Folder, Part, alike, images_for_test, part_of, with_groups
 from .groups import EXAMPLE, groups_by_pattern
-from .listing import Listing
+from .listing import IMAGE, Listing
 
 DELIMITERS = ",;\t"
 # What columns are called, without case and separators; an id, or a number of a class, where there is nothing better.
@@ -30,6 +30,11 @@ HEADS = {
     "split": ("split splits set subset part partition dataset", ""),
     "group": ("group groups groupid", ""),
 }
+# Columns that are left out and named: images of one patient or film on both sides of a split make the test too easy.
+MAY_GROUP = re.compile(
+    r"patient|subject|person|lesion|specimen|individual|animal|video|film|clip|session|sequence|scene"
+)
+FLAGS = {"0": False, "0.0": False, "1": True, "1.0": True}
 SAMPLE = 50  # rows that are looked for in every folder nearby
 FOLDERS = 200  # nearby, of which that is done
 
@@ -56,8 +61,9 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
     """Read which images there are, of which class and, where that is a column, in which part; none is opened.
 
     Commas, semicolons or tabs separate; heads are those of `HEADS` in any case and, of two columns, one is the label
-    whatever it is called. Paths start at the CSV's folder or at one in it, two levels down at most; of a file without a
-    suffix the name is enough. Labels are names, "1" as well. Parts are as in `read_folder`.
+    whatever it is called; in its place each class may have a column of zeros and ones. Paths start at the CSV's folder
+    or at one in it, two levels down at most; of a file without a suffix the name is enough. Labels are names, "1" as
+    well. Parts are as in `read_folder`.
 
     Args:
         shown: what the file is called in sentences.
@@ -72,14 +78,18 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
     """
     table = _read(file, shown)
     columns = _columns(table, groups)
-    labels = _filled(table, columns["label"])
+    labels = _filled(table, columns["label"]) if "label" in columns else _from_columns(table, columns)
     paths = _found(file.parent, _inside(file.parent, table, columns["path"]), table)
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
-        rows = [row for row, path in enumerate(paths) if path == twice[0]]
+        several = Counter(path for path, _ in set(zip(paths, labels, strict=True)))
+        odd = [path for path in twice if several[path] > 1]
+        files = [*odd, *(path for path in twice if several[path] == 1)]
+        rows = [row for row, path in enumerate(paths) if path == files[0]]
+        contrary = f", {len(odd):,} of them under several labels" if odd else ""
         raise Hw1Error(
-            f"{shown} has {len(twice):,} file{'s' if len(twice) > 1 else ''} more than once ({some(twice, 3)}; "
-            f"{table.where(rows)}): leave one row for each."
+            f"{shown} has {len(twice):,} file{'s' if len(twice) > 1 else ''} more than once ({some(files, 3)}; "
+            f"{table.where(rows)}){contrary}: leave one row for each."
         )
     classes = sorted(set(labels))
     for twins in alike(classes, str):
@@ -97,7 +107,7 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
     }
     notes += [f"classes that only case tells apart: {some(names)}" for names in alike(classes, str.casefold)]
     if named := columns.get("group"):
-        names = _filled(table, named)
+        names = _filled(table, named, "fill it in, for an image that belongs to no other with a name of its own")
     elif groups:
         names = groups_by_pattern(paths, groups)
     if named or groups:
@@ -107,8 +117,14 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
         count = "about a fifth" if named or groups else f"{images_for_test(parts['train']):,}"
         notes.insert(0, f"{shown} names no test part: {count} of its images are put aside for the test")
     used = ", ".join(f"{what} in {name!r}" for what, name in columns.items())
-    if rest := [head for head in table.head if head not in columns.values()]:
+    rest = [head for head in table.head if head not in columns.values()]
+    if "label" not in columns:
+        used += f", label by the column that has a 1: {some(map(repr, _flags(table, columns)), 10)}"
+        rest = [head for head in rest if head not in _flags(table, columns)]
+    if rest:
         used += f"; left out: {some(map(repr, rest), 10)}"
+    if not (named or groups) and (series := [head for head in rest if MAY_GROUP.search(_plain(head))]):
+        notes.append(f"if {some(map(repr, series))} says what belongs together, give groups={series[0]!r}")
     counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     images = f"{len(paths):,} images" if len(parts) == 1 else f"{counts} images"
     print(f"{shown}: {images}; {len(classes)} classes: {some(classes)}")
@@ -159,19 +175,48 @@ def _read(file: Path, shown: str) -> _Table:
     return table
 
 
-def _filled(table: _Table, name: str) -> list[str]:
+def _filled(table: _Table, name: str, advice: str = "fill it in, or take the rows out") -> list[str]:
     """A column in which no cell may be empty."""
     cells = table.column(name)
     if empty := [row for row, cell in enumerate(cells) if not cell]:
         raise Hw1Error(
             f"{table.shown} has nothing in column {name!r} in {table.where(empty)} ({len(empty):,} of {len(cells):,} "
-            "rows): fill it in, or take the rows out."
+            f"rows): {advice}."
         )
     return cells
 
 
+def _flags(table: _Table, columns: dict[str, str]) -> list[str]:
+    """Heads of the columns, not used otherwise, that hold zeros and ones alone: one-hot labels, if there are several.
+
+    As in exports of Roboflow (`_classes.csv`) and in ISIC's tables.
+    """
+    rest = [head for head in table.head if head not in columns.values()]
+    return [head for head in rest if all(cell in FLAGS for cell in table.column(head))]
+
+
+def _from_columns(table: _Table, columns: dict[str, str]) -> list[str]:
+    """N labels: the head of the one column of `_flags` that has a 1 in the row.
+
+    Raises:
+        Hw1Error: a row has none, or several.
+    """
+    heads = _flags(table, columns)
+    ones = [
+        [head for head, flag in zip(heads, flags, strict=True) if FLAGS[flag]]
+        for flags in zip(*map(table.column, heads), strict=True)
+    ]
+    if odd := [row for row, names in enumerate(ones) if len(names) != 1]:
+        raise Hw1Error(
+            f"{table.shown} has no column 'label', and of its columns of zeros and ones ({some(map(repr, heads))}) not "
+            f"just one has a 1 in {table.where(odd)} ({len(odd):,} of {len(ones):,} rows): take these rows out, or "
+            "name the one class of each image in a column 'label'."
+        )
+    return [names[0] for names in ones]
+
+
 def _columns(table: _Table, groups: str | None) -> dict[str, str]:
-    """What is in which column, by its head: path and label and, where they are there, split and group.
+    """What is in which column, by its head: path, label (unless classes have a column each), split and group if there.
 
     Raises:
         Hw1Error: a head is there twice, or none or several may be meant.
@@ -202,7 +247,14 @@ def _columns(table: _Table, groups: str | None) -> dict[str, str]:
     rest = [head for head in table.head if head not in taken.values()]
     if "path" in taken and "label" not in taken and len(rest) == 1:
         taken["label"] = rest[0]
+    if "path" not in taken and any(IMAGE.search(head) for head in table.head):
+        raise Hw1Error(
+            f"{table.shown} begins with an image ({some(map(repr, table.head), 3)}) and has no line of heads: put one "
+            "above it, such as path,label."
+        )
     for what in ("path", "label"):
+        if what == "label" and len(_flags(table, taken)) > 1:
+            continue
         if what not in taken:
             raise Hw1Error(
                 f"{table.shown} has no column {what!r} among {some(map(repr, table.head), 10)}: call the one that "
@@ -306,7 +358,8 @@ def _found(folder: Path, paths: list[str], table: _Table) -> list[str]:
         where = f"{folder} and the folders in it" if not roots else some([f"{folder / root}" for root in roots], 3)
         raise Hw1Error(
             f"{len(lost):,} of {len(paths):,} files that {table.shown} names are not there: "
-            f"{some([paths[row] for row in lost])} ({table.where(lost)}; looked for in {where})."
+            f"{some([paths[row] for row in lost])} ({table.where(lost)}; looked for in {where}): add them, or take the "
+            "rows out."
         )
     if unclear := [places for places in every if len(places) > 1]:
         raise Hw1Error(

@@ -82,7 +82,8 @@ def conclusion(table: pd.DataFrame, right: pd.DataFrame, counts: Mapping[str, in
         parts.append(f"Of {len(plain)} encoders, {best} is compared with the CNN: the best on validation.")
     parts += [
         f"**Convergence.** {_convergence(cnn)} {_convergence(probe)}",
-        f"**Generalisation.** Accuracy with augmentation off: {_generalisation(cnn)}; {_generalisation(probe)}.",
+        f"**Generalisation.** Accuracy with augmentation off: {_generalisation(cnn)}; {_generalisation(probe)}."
+        + _harder_test([cnn, probe]),
         f"**Performance.** {sentence(_with_interval(cnn))}; {_with_interval(probe)}. {verdict}: of the same "
         f"{cnn['test_images']:,} images, the probe alone gets {alone[0]:,} right, the CNN alone {alone[1]:,}.",
         f"**Bottlenecks.** {_bottlenecks(cnn, probe)}",
@@ -173,6 +174,23 @@ def _generalisation(row: pd.Series) -> str:
     )
 
 
+def _harder_test(rows: Sequence[pd.Series]) -> str:
+    """A sentence where a model is worse on test than on validation beyond chance, the intervals of both lying apart."""
+    falls = []
+    for row in rows:
+        images = int(row["val_images"])
+        low, _ = metrics.wilson(round(row["val_accuracy"] * images), images)
+        if row["test_accuracy_high"] < low:
+            falls.append(literal(row["model"]))
+    if not falls:
+        return ""
+    return (
+        f" On test {' and '.join(falls)} {'is' if len(falls) == 1 else 'are'} worse than on validation by more than "
+        "chance explains: the test images are harder, of another kind or labelled otherwise, or those of validation "
+        "are too like those of training."
+    )
+
+
 def _with_interval(row: pd.Series) -> str:
     value, low, high = (row[f"test_{row['leading']}{end}"] for end in ("", "_low", "_high"))
     f1 = f"{row['test_macro_f1']:.3f} ({row['test_macro_f1_low']:.3f} to {row['test_macro_f1_high']:.3f})"
@@ -219,6 +237,8 @@ def _advice(verdict: Verdict, table: pd.DataFrame, right: pd.DataFrame) -> str:
     text = f"{sentence(literal(guessing[0]['model']))} is not shown to be better {said}. " if guessing else ""
     names = {row["name"]: "the probe" if row["encoder"] else "the CNN" for row in (verdict.better, verdict.other)}
     better, other = names.values()
+    if guessing and not (verdict.certain and guessing[0] is verdict.better):  # nor is a guesser taken for its speed
+        return f"{text}{sentence(other if guessing[0] is verdict.better else better)} is: take it."
     pair = table.set_index("name").loc[list(names)]
     cheaper = next((by for by in CHEAPER if not _close(*pair[by])), None)
     if not verdict.certain:

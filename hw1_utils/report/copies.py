@@ -11,8 +11,12 @@ from .words import literal, points
 
 
 def finding(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.DataFrame) -> Finding:
-    """What `studies.duplicates` has found, for the front of the conclusion; arguments as of `copies_in_words`."""
-    return Finding(copies_in_words(pairs, images, without), verdict_turns(without))
+    """What `studies.duplicates` has found, for the front of the conclusion; arguments as of `copies_in_words`.
+
+    It turns where the verdict does, and where no test image is left to tell.
+    """
+    nothing_left = bool(without["images_without"].eq(0).any())
+    return Finding(copies_in_words(pairs, images, without), nothing_left or verdict_turns(without))
 
 
 def copies_in_words(pairs: pd.DataFrame, images: Mapping[str, int], without: pd.DataFrame | None = None) -> str:
@@ -65,18 +69,40 @@ def verdict_turns(without: pd.DataFrame) -> bool:
 
 
 def _series(pairs: pd.DataFrame) -> str:
-    """A sentence where near copies of three images or more lie in several parts: they may be a series."""
+    """A sentence where near copies of three images or more lie in several parts: they may be a series.
+
+    Where groups are known they are not asked for once more: a cluster is of several groups, or the given parts cut one.
+    """
     near = pairs[pairs["kind"] == "near"]
     several = [
-        len(_paths(cluster)) >= 3 and (cluster["part_a"] != cluster["part_b"]).any()
+        cluster
         for _, cluster in near.groupby("cluster")
+        if len(_paths(cluster)) >= 3 and (cluster["part_a"] != cluster["part_b"]).any()
     ]
-    if not (count := sum(several)):
+    if "same_group" not in pairs:
+        advice = (
+            "if these are frames of one film, pictures of one patient or one picture altered, say with `groups` what "
+            "belongs together"
+        )
+        return _clusters(len(several), "", "`cluster`", advice)
+    mixed = sum(not cluster["same_group"].astype(bool).all() for cluster in several)
+    advice = "if one is a series, its images belong in one group"
+    return _clusters(mixed, ", of several groups", "`cluster` and `same_group`", advice) + _clusters(
+        len(several) - mixed,
+        ", each within one group",
+        "`cluster`",
+        "the parts that were given cut groups, and in a folder without parts none is cut",
+    )
+
+
+def _clusters(count: int, which: str, columns: str, advice: str) -> str:
+    if count == 0:
         return ""
     clusters, lie = (f"{count:,} clusters", "lie") if count > 1 else ("A cluster", "lies")
+    which = which if count > 1 else which.replace("each ", "")
     return (
-        f" {clusters} of three or more near copies {lie} in several parts (`cluster` in duplicates.csv): if these are "
-        "frames of one film or pictures of one patient, say with `groups` what belongs together."
+        f" {clusters} of three or more near copies {lie} in several parts{which} ({columns} in duplicates.csv): "
+        f"{advice}."
     )
 
 

@@ -4,7 +4,9 @@ import pandas as pd
 
 from .. import metrics
 from .findings import Finding
-from .words import in_points, number
+from .words import in_points, literal, number
+
+MANY = 5  # images of a class, of which so many may be taken for another by chance
 
 
 def finding(shares: pd.DataFrame, without: pd.DataFrame) -> Finding:
@@ -31,12 +33,25 @@ def suspects_in_words(shares: pd.DataFrame) -> str:
             "look through and no count of errors: by the labels given the heads are right about "
             f"{whole['accuracy']:.1%} of the images, and a mistake of theirs looks the same."
         )
+        text += "".join(_swapped(row, name) for name, row in parts.drop("all").iterrows())
     else:
         text = f"{heads} contradict none of {of}."
     text += f" {_limit(whole)}"
     if left := int(whole["images"]) - judged:
         text += f" {left:,} more could not be judged: all images of the class are in one fold."
     return text
+
+
+def _swapped(row: pd.Series, part: str) -> str:
+    """Where most images of a class are taken for one other: a folder of another name, perhaps."""
+    taken, count = int(row["taken"]), int(row["of_given"])
+    if taken < MANY or 2 * taken <= count:
+        return ""
+    names = [literal(str(row[name])) for name in ("given", "suggested")]
+    return (
+        f" **Of the {count:,} images labelled {names[0]} in {part} they take {taken:,} for {names[1]}: see whether the "
+        "whole class is mislabelled there, or the two cannot be told apart.**"
+    )
 
 
 def _limit(whole: pd.Series) -> str:
@@ -63,7 +78,7 @@ def without_in_words(without: pd.DataFrame) -> str:
     rows = without.set_index("left_out")
     whole = rows.loc["nothing"]
     if "probe" not in rows.index:
-        return "No test label is left out, and the comparison stands as it is."
+        return "No test label is left out: that takes suspected ones, mistakes of the CNN, and images left over."
     count = int(whole["test_images"] - rows.loc["probe", "test_images"])
     labels = f"{count:,} test labels" if count > 1 else "test label"
     lists = {

@@ -58,7 +58,7 @@ class _Pile:
         return [path for split in self.splits for path in split.paths]
 
     def about(self) -> pd.DataFrame:
-        """path, part and label of each image."""
+        """path, part and label of each image and, where images belong together, its group."""
         return pd.concat(
             pd.DataFrame(
                 {
@@ -66,6 +66,7 @@ class _Pile:
                     "part": split.name,
                     "label": np.array(split.classes, dtype=object)[split.labels.cpu().numpy()],
                 }
+                | ({} if split.groups is None else {"group": split.groups.numpy()})
             )
             for split in self.splits
         ).reset_index(drop=True)
@@ -84,7 +85,8 @@ def duplicates(results: list[Result], test: Split) -> Duplicates:
 
     `likeness` is 1 for exact copies, else the correlation of the aligned pictures. Of more than 8 equal pictures not
     every pair is listed, but each with the first of every part and label. `cluster` is the same number for copies of
-    copies, as the frames of a film may be: counted from 0, in the order of the table.
+    copies, as the frames of a film may be: counted from 0, in the order of the table. Where the images come in groups,
+    `same_group` says whether both are of one.
     """
     run = results[0].run
     data, folder = run.data, run.context.config.results_path
@@ -220,10 +222,14 @@ def _listed(pile: _Pile, groups: np.ndarray, near: Tensor, likeness: Tensor) -> 
     )
     table["same_label"] = table["label_a"] == table["label_b"]
     table["cluster"] = twins.clusters(groups, near.numpy())[order[:, 0]]
+    columns = list(COLUMNS)
+    if "group" in about:
+        table["same_group"] = table["group_a"] == table["group_b"]
+        columns.append("same_group")
     inside, leak = table["part_a"] == table["part_b"], (table["part_a"] == "train") & (table["part_b"] == "test")
     a, b = order.T
     table = table.iloc[np.lexsort((b, a, -table["likeness"], table["kind"] == "near", inside, ~leak))]
-    return table[COLUMNS].assign(cluster=pd.factorize(table["cluster"])[0]).reset_index(drop=True)
+    return table[columns].assign(cluster=pd.factorize(table["cluster"])[0]).reset_index(drop=True)
 
 
 def _hubs(rows: np.ndarray, about: pd.DataFrame) -> np.ndarray:

@@ -52,7 +52,9 @@ def label_errors(cnn: Result, probe: Result, test: Split) -> LabelErrors:
             suggested, p_given, p_suggested.
         shares: a row each for train, val, test and all: part, images, judged, suspects, suspect_share (of those
             judged), accuracy (of the heads, by the labels given), share_limit (of wrong labels: see
-            `confident_learning.upper_limit`), learnt_from (images, by a head, at most).
+            `confident_learning.upper_limit`), learnt_from (images, by a head, at most) and, of the class and what
+            it is taken for that make up the largest share of a class: given, suggested, of_given (images of the class
+            that are judged), taken (how many of these; 0 and no names where nothing is suspected).
         without: see `without_suspects`.
     """
     run = probe.run
@@ -84,7 +86,7 @@ def label_errors(cnn: Result, probe: Result, test: Split) -> LabelErrors:
     table["right"] = table["p_given"] > table["p_other"]
     parts = {name: table[table["part"] == name] for name in splits} | {"all": table}
     shares = pd.DataFrame(
-        [{"part": name} | _shares(part) | {"learnt_from": learnt_from} for name, part in parts.items()]
+        [{"part": name} | _shares(part, classes) | {"learnt_from": learnt_from} for name, part in parts.items()]
     )
     ranked = table[table["suspected"]].sort_values("margin", kind="stable", ignore_index=True)
     of_test = ranked.loc[ranked["part"] == test.name, "row"].to_numpy()
@@ -121,9 +123,12 @@ def _groups(splits: dict[str, Split]) -> np.ndarray | None:
     return torch.cat(groups).numpy() if groups else None
 
 
-def _shares(part: pd.DataFrame) -> dict[str, float]:
+def _shares(part: pd.DataFrame, classes: list[str]) -> dict[str, float | str]:
     """Of some of the images."""
     judged = part[part["judged"]]
+    of_given = judged["given"].value_counts()
+    taken = judged[judged["suspected"]].groupby(["given", "suggested"]).size()
+    given, suggested = taken.div(of_given, level="given").idxmax() if len(taken) else (None, None)
     count, suspects = max(1, len(judged)), int(judged["suspected"].sum())
     return {
         "images": len(part),
@@ -132,6 +137,10 @@ def _shares(part: pd.DataFrame) -> dict[str, float]:
         "suspect_share": suspects / count,
         "accuracy": judged["right"].sum() / count,
         "share_limit": upper_limit(judged["p_given"].to_numpy(), judged["p_other"].to_numpy()),
+        "given": classes[given] if len(taken) else "",
+        "suggested": classes[suggested] if len(taken) else "",
+        "of_given": int(of_given[given]) if len(taken) else 0,
+        "taken": int(taken[given, suggested]) if len(taken) else 0,
     }
 
 

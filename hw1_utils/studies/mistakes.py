@@ -105,6 +105,6 @@ def _behind_cells(result: Result, test: Split) -> list[Section]:
         rows = spread((labels == true) & (guesses == predicted), OF_EACH)
         captions = [f"{result.test.probabilities[row, predicted]:.1%}" for row in rows]
         names = " → ".join(short(name, 36) for name in (cell.true, cell.predicted))
-        heading = f"{names}: {cell.images:,} images, {cell.share:.1%} of the class"
+        heading = f"{names}: {cell.images:,} image{'' if cell.images == 1 else 's'}, {cell.share:.1%} of the class"
         sections.append(Section(heading, test.take(torch.from_numpy(rows)), captions))
     return sections

@@ -22,6 +22,7 @@ from ..training import Predictions, evaluate, fit
 BATCHES, BATCH_SIZE = 3, 32
 LEARNING_RATES = {"cnn": 3e-3, "probe": 3e-2}
 NEARLY = 3.0  # levels of 255: as much as saving as JPEG again may change a picture on average
+MOST = 4  # equal pictures that are named
 FEW = 0.1  # of the pictures: more that are not learnt are no matter of single labels
 
 
@@ -49,7 +50,7 @@ def three_batches(data: Data) -> Data | None:
     chosen = data.train.subset(rows)
     copies = _in_several_classes(chosen.take(slice(None)), chosen.labels)
     alone = sorted(set(range(len(chosen))) - set(itertools.chain(*copies)))
-    groups = [" and ".join(chosen.paths[row] for row in rows) for rows in copies]
+    groups = [" and ".join(chosen.paths[row] for row in rows[:MOST]) + ", …" * (len(rows) > MOST) for rows in copies]
     if len(alone) < len(chosen) / 2:
         alike = f"{len(chosen) - len(alone)} of {len(chosen)} pictures are alike ({some(groups)})"
         return _complain(context.config, alike)

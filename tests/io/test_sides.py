@@ -173,7 +173,8 @@ def test_a_class_of_nothing_but_copies_is_split_all_the_same(folder, capsys):
         Image.new("RGB", (32, 32), "red").save(folder / "same" / f"{i}.png")
     before, after = split(folder)
     assert after is before
-    assert "6 images, same/" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "6 images, same/" in said and "the very same picture to be kept together: keep one file of each" in said
 
 
 def test_groups_and_copies_stay_whole_together_or_it_is_said(folder, capsys):

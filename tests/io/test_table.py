@@ -78,6 +78,22 @@ def test_labels_that_are_numbers_or_na_stay_names(tmp_path):
     assert [label for _, label in shown["train"]] == ["1", "007", "NA", "1"]
 
 
+def test_classes_with_a_column_each_are_labels(tmp_path, capsys):
+    """As Roboflow (`_classes.csv`) and ISIC write them, with a class that no image is of."""
+    lay(tmp_path, *FOUR)
+    text = "image, cat,dog,UNK,age\n0,1.0,0.0,0.0,40\n1,0,1,0,41\n2,1,0,0,42\n3,0,1,0,43\n"
+    assert read(written(tmp_path, text))[0] == {"train": PETS}
+    said = "path in 'image', label by the column that has a 1: 'cat', 'dog', 'UNK'; left out: 'age'"
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("head", "named"), [("Patient ID", True), ("age", False), ("group", False)])
+def test_a_column_that_may_be_groups_is_named(tmp_path, capsys, head, named):
+    lay(tmp_path, *FOUR)
+    read(written(tmp_path, split("1", "1", "2", "2", head=head)))
+    assert ("says what belongs together, give groups=" in capsys.readouterr().out) == named
+
+
 PLACES = {  # files, ids in the CSV, where they are found
     "a folder beside it": (["images/0.jpg", "images/1.jpg", "more.txt"], "0 1", "images/0.jpg images/1.jpg"),
     "two folders down": (
@@ -155,8 +171,23 @@ REFUSED = {
     "a long row": (rows() + "4.jpg,a,b\n", "has 2 heads, but 3 cells in line 6 (1 such rows)"),
     "an open quote": (rows() + '"4.jpg,a\n', "unexpected end of data"),
     "an empty label": (rows() + "4.jpg,\n", "has nothing in column 'label' in line 6 (1 of 5 rows)"),
-    "a row twice": (rows() + "2.jpg,cat\n", "has 1 file more than once (2.jpg; lines 4, 6)"),
-    "a file twice, once without its suffix": (rows() + "2,dog\n", "more than once (2.jpg; lines 4, 6)"),
+    "no line of heads": (
+        rows().split("\n", 1)[1],
+        "begins with an image ('0.jpg', 'cat') and has no line of heads: put",
+    ),
+    "a row twice": (rows() + "2.jpg,cat\n", "has 1 file more than once (2.jpg; lines 4, 6): leave one row"),
+    "a file twice, once without its suffix": (
+        rows() + "0,cat\n2,dog\n",
+        "has 2 files more than once (2.jpg, 0.jpg; lines 4, 7), 1 of them under several labels: leave one row",
+    ),
+    "no group": (
+        split("", "b", "b", "b", head="group"),
+        "nothing in column 'group' in line 2 (1 of 4 rows): fill it in, for",
+    ),
+    "several classes": (
+        "path,cat,dog\n0.jpg,1,0\n1.jpg,1,1\n",
+        "of its columns of zeros and ones ('cat', 'dog') not just one has a 1 in line 3 (1 of 2 rows): take",
+    ),
     "files that are not there": (
         rows() + "8.jpg,a\n9,b\n",
         "2 of 6 files that labels.csv names are not there: 8.jpg, 9",

@@ -41,6 +41,8 @@ def tables(labels, models, costs=None, leading="accuracy"):
         predictions = np.where(correct, labels, (labels + 1) % (labels.max() + 1))
         quality = {"test_macro_f1": 0.5, "test_macro_f1_low": 0.4, "test_macro_f1_high": 0.6}
         quality["test_accuracy"] = correct.mean()
+        ends = metrics.wilson(int(correct.sum()), len(correct))
+        quality |= dict(zip(("test_accuracy_low", "test_accuracy_high"), ends, strict=True))
         values = metrics.with_interval(labels, predictions, leading)
         quality |= dict(zip((f"test_{leading}{end}" for end in ("", "_low", "_high")), values, strict=True))
         qualities.append(shown | quality | {"leading": leading, "test_images": len(labels)})
@@ -122,7 +124,10 @@ def test_models_that_guess_are_said_to(leading):
     text = said(first(101) ^ True, first(99), labels=np.arange(200) % 2, leading=leading)
     assert "Neither is shown to be better than guessing, which gives 50.0%" in text and "take the" not in text
     text = said(first(99), first(180), labels=np.arange(200) % 2, leading=leading)
-    assert "CNN, tuned recipe is not shown to be better than guessing" in text
+    assert "CNN, tuned recipe is not shown to be better than guessing" in text and "The probe is: take it." in text
+    for counts, better in (((99, 116), "The probe"), ((116, 99), "The CNN")):  # within the noise, and the CNN is faster
+        text = said(*map(first, counts), labels=np.arange(200) % 2, leading=leading)
+        assert f"{better} is: take it." in text and "faster:" not in text
     assert "guessing" not in said(first(150), first(180), labels=np.arange(200) % 2, leading=leading)
 
 
@@ -452,3 +457,15 @@ def test_a_difference_that_lies_halfway_is_rounded_alike_however_it_was_computed
     """727 and 542 of 10,000 images: as the mean of flags, 0.9029 - 0.8844, or a shade below it."""
     ways = (np.r_[np.ones(727), -np.ones(542), np.zeros(8731)].mean(), 0.9029 - 0.8844, 0.018499999999999996)
     assert {points(way) for way in ways} == {"1.9"}
+
+
+@pytest.mark.parametrize(("val_accuracy", "said"), [(0.95, True), (0.8, False), (0.5, False)])
+def test_a_test_that_is_worse_than_validation_beyond_chance_is_said(val_accuracy, said):
+    """As with swapped class folders in the test, or another camera's pictures."""
+    labels = np.arange(200) % 10
+    models = [
+        (row("cnn", "tuned", val_accuracy=val_accuracy), first(150)),
+        (row("vit", "cls, AdamW", "test_vit"), first(150)),
+    ]
+    text = conclusion(*tables(labels, models), dict.fromkeys("ab", 20))
+    assert ("On test CNN, tuned recipe is worse than on validation by more than chance explains" in text) == said

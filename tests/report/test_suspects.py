@@ -24,7 +24,7 @@ SHARE = st.floats(0, 1)
 def shares(images, judged, suspects, limit=0.01, accuracy=0.9):
     """A table of four parts with these numbers of all."""
     row = {"images": images, "judged": judged, "suspects": suspects, "suspect_share": suspects / max(judged, 1)}
-    row |= {"accuracy": accuracy, "share_limit": limit}
+    row |= {"accuracy": accuracy, "share_limit": limit, "given": "", "suggested": "", "of_given": 0, "taken": 0}
     return pd.DataFrame([{"part": name} | row for name in ("train", "val", "test", "all")])
 
 
@@ -67,6 +67,16 @@ def test_suspects_are_counted_and_not_called_errors():
 )
 def test_odd_tables(table, expected):
     assert expected in suspects_in_words(table)
+
+
+@pytest.mark.parametrize(("count", "taken", "said"), [(15, 13, True), (15, 7, False), (4, 4, False)])
+def test_a_class_that_is_mostly_taken_for_another_is_named(count, taken, said):
+    """As where the folders of two classes were swapped in one part."""
+    table = shares(100, 100, 20)
+    table.loc[table["part"] == "test", ["given", "suggested", "of_given", "taken"]] = ["a*", "b", count, taken]
+    assert (
+        f"Of the {count} images labelled a\\* in test they take {taken} for b: see" in suspects_in_words(table)
+    ) == said
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ from hw1_utils.features import extract
 from hw1_utils.io import twins
 from hw1_utils.io.toy import make_toy_folder
 from hw1_utils.models import load_encoders
-from hw1_utils.report.copies import copies_in_words, verdict_turns
+from hw1_utils.report.copies import copies_in_words, finding, verdict_turns
 from hw1_utils.studies import duplicates as study
 from hw1_utils.studies.duplicates import COLUMNS, duplicates, exact_copies, find_pairs, without_twins
 from hw1_utils.training import Predictions
@@ -314,6 +314,31 @@ def test_series_are_suggested_where_near_copies_form_clusters_across_parts(rows,
 
 
 @pytest.mark.parametrize(
+    "same, expected",
+    [
+        (
+            [True] * 4,
+            [
+                "2 clusters of three or more near copies lie in several parts, each within one group",
+                "given cut groups, and",
+            ],
+        ),
+        (
+            [False, True, True, True],
+            [
+                "A cluster of three or more near copies lies in several parts, of several groups",
+                "belong in one group. A cluster of three or more near copies lies in several parts, within one group (",
+            ],
+        ),
+    ],
+)
+def test_groups_that_were_given_are_not_asked_for(same, expected):
+    rows = [row(kind="near", number=i, cluster=i // 2) for i in range(4)]
+    text = copies_in_words(table_of(*rows).assign(same_group=same), IMAGES)
+    assert all(words in text for words in expected) and "`groups`" not in text, text
+
+
+@pytest.mark.parametrize(
     "low, low_without, turns", [(0.1, 0.2, False), (0.1, -0.1, True), (-0.1, -0.15, False), (-0.3, 0.1, True)]
 )
 def test_whether_the_verdict_turns(low, low_without, turns):
@@ -326,7 +351,8 @@ def test_whether_the_verdict_turns(low, low_without, turns):
 def test_where_no_image_is_left_nothing_is_claimed():
     without = judged(0.1, np.nan, left=0, value=np.nan)
     assert not verdict_turns(without)
-    assert "cannot be said" in copies_in_words(table_of(row()), IMAGES, without)
+    told = finding(table_of(row()), IMAGES, without)
+    assert "cannot be said" in told.text and told.turns  # in front: nothing is known then
 
 
 def test_names_are_no_markup():

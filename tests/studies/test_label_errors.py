@@ -194,6 +194,10 @@ def test_suspects_are_ranked_and_written_and_nothing_is_changed(make_smoke_confi
     assert shares["images"].tolist() == shares["judged"].tolist() == [200, 40, 120, 360]
     assert shares["suspects"].iloc[:3].sum() == shares.loc["all", "suspects"] == count
     assert (shares["suspect_share"] <= shares["share_limit"]).all()
+    given, suggested, of_given, taken = shares.loc["test", ["given", "suggested", "of_given", "taken"]]
+    tested = found.suspects[found.suspects["part"] == "test"]
+    assert ((tested["given"] == given) & (tested["suggested"] == suggested)).sum() == taken > 0
+    assert of_given == (test.labels == ["cat", "dog", "owl"].index(given)).sum()
     for name, table in zip(
         ("label_errors", "label_error_shares", "without_suspects"),
         (found.suspects, found.shares, found.without),
