@@ -6,9 +6,10 @@ from dataclasses import fields
 import nbformat
 import pandas as pd
 import pytest
+from conftest import called_steps
 from PIL import Image
 
-from hw1_utils import config, experiment
+from hw1_utils import config
 from hw1_utils.app.runner import LIVE, NOTEBOOK
 from hw1_utils.report import figures
 
@@ -40,17 +41,7 @@ def test_the_notebook_runs_to_its_end(choices, make_smoke_config, monkeypatch, c
         Image.new("RGB", (1, 1)).save(path)
         return path
 
-    called = []
-
-    def watch(name, step):
-        def watched(*args, **options):
-            called.append(name)
-            return step(*args, **options)
-
-        monkeypatch.setattr(experiment, name, watched)
-
-    for name in ("train", "load_test", "evaluate_on_test"):
-        watch(name, getattr(experiment, name))
+    called = called_steps(monkeypatch)
     monkeypatch.setattr(figures, "save", save)
     few = {"train_size": 30, "val_size": 9, "test_size": 15}
     settings = make_smoke_config(cnn_epochs=1, short_epochs=1, probe_epochs=1, **few, **choices)
