@@ -38,6 +38,7 @@ from hw1_utils.models import load_encoders
 from hw1_utils.report import tables
 
 MOVES = 60  # files that a run moves into place, about
+IMPORTED = [f"hw1_utils.{name}" for name in ("experiment", "measure.costs", "report.tables")]  # all that takes long
 
 
 def story(folder: Path, device: str = "cpu") -> None:
@@ -90,7 +91,7 @@ def run(folder: Path, *, device: str = "cpu", after: float | None = None, at_mov
     said = folder.with_suffix(".said")
     said.write_text("")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.torture"])
+    context.set_forkserver_preload(IMPORTED)
     process = context.Process(target=_told, args=(folder, device, at_move, said))
     process.start()
     deadline = None

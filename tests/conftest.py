@@ -22,16 +22,18 @@ from hw1_utils.models import load_encoders
 SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}  # seconds
 MODELS = ("cnn", "vit", "vit_blocks")  # names of the runs that `make_run` makes
 DEIT = "deit_tiny_patch16_224"
-LONGEST = (  # files, half a minute to a minute and a half each: begun last, one process would end alone with them
+LONGEST = (  # files of 15 seconds and more; where one is begun last, the other processes wait for it
     "test_notebook.py",
-    "test_choices.py",
-    "test_torture.py",
-    "test_fuzz.py",
     "test_costs.py",
-    "test_work.py",
-    "test_ranks.py",
+    "test_experiment.py",
+    "test_choices.py",
+    "test_fuzz.py",
+    "test_torture.py",
+    "test_survival.py",
     "test_profiling.py",
     "test_benchmarks.py",
+    "test_ranks.py",
+    "test_work.py",
 )
 _HW1_WEIGHTS = os.environ.get("HW1_WEIGHTS")  # read before `clean_environment` removes it
 
