@@ -10,12 +10,12 @@ measured may differ.
 
 import argparse
 import io
+import multiprocessing
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +27,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from hw1_utils import features
-from hw1_utils.config import ROOT, make_config
+from hw1_utils.config import make_config
 from hw1_utils.experiment import cnn, evaluate_on_test, load, load_test, probe, train
 from hw1_utils.io.files import read_checked
 from hw1_utils.io.toy import make_toy_folder
@@ -38,6 +38,7 @@ from hw1_utils.models import load_encoders
 from hw1_utils.report import tables
 
 MOVES = 60  # files that a run moves into place, about
+IMPORTED = [f"hw1_utils.{name}" for name in ("experiment", "measure.costs", "report.tables")]  # all that takes long
 
 
 def story(folder: Path, device: str = "cpu") -> None:
@@ -81,32 +82,39 @@ def story(folder: Path, device: str = "cpu") -> None:
 def run(folder: Path, *, device: str = "cpu", after: float | None = None, at_move: int | None = None) -> str | None:
     """Run the story in a new process and kill it. Returns the phase in which it was killed; None: it got through.
 
+    The process is forked from one that has imported everything and done nothing: imports are most of a small run.
+
     Args:
         after: seconds from its first word to the kill.
         at_move: it kills itself before (even) or after (odd) moving the file number at_move // 2 into place.
     """
-    command = [sys.executable, "-m", "benchmarks.torture", "--device", device, "--story", str(folder)]
+    said = folder.with_suffix(".said")
+    said.write_text("")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    process = context.Process(target=_told, args=(folder, device, at_move, said))
+    process.start()
+    deadline = None
+    while process.is_alive():
+        if after is not None and (deadline or "phase: " in said.read_text()):
+            deadline = deadline or time.monotonic() + after
+            if time.monotonic() > deadline:
+                process.kill()
+        time.sleep(0.001)
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"The run failed by itself:\n{said.read_text()}")
+    phases = re.findall(r"^phase: (\w+)", said.read_text(), re.MULTILINE)
+    return (phases or ["start"])[-1] if process.exitcode else None
+
+
+def _told(folder: Path, device: str, at_move: int | None, said: Path) -> None:
+    """The story, in the process that is killed, with what it says in a file."""
+    with said.open("a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
     if at_move is not None:
-        command += ["--at-move", str(at_move)]
-    phase = "start"
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        lines = []
-        os.set_blocking(process.stdout.fileno(), after is None)
-        deadline = None
-        while process.poll() is None:
-            line = process.stdout.readline()
-            lines.append(line)
-            if line.startswith("phase: "):
-                phase = line.split()[1]
-                deadline = deadline or time.monotonic() + (after or 0)
-            if after is not None:
-                if deadline and time.monotonic() > deadline:
-                    process.kill()
-                time.sleep(0.001)
-        lines.append(process.stdout.read() or "")
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise SystemExit(f"The run failed by itself:\n{''.join(lines)}")
-    return phase if process.returncode else None
+        die_at_move(at_move)
+    story(folder, device)
 
 
 def die_at_move(number: int) -> None:
@@ -211,17 +219,10 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--story", type=Path, help=argparse.SUPPRESS)  # what `run` starts
-    parser.add_argument("--at-move", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.story:
-        if options.at_move:
-            die_at_move(options.at_move)
-        story(options.story, options.device)
-    else:
-        with tempfile.TemporaryDirectory() as home:
-            hit = torture(Path(home), options.kills, options.seed, device=options.device)
-        print("\n| Killed while at work on | Times |\n|---|---|")
-        for phase, times in hit.items():
-            print(f"| {phase} | {times} |")
-        print(f"\n{hit.total()} kills, every run that got through left the same files as the undisturbed one.")
+    with tempfile.TemporaryDirectory() as home:
+        hit = torture(Path(home), options.kills, options.seed, device=options.device)
+    print("\n| Killed while at work on | Times |\n|---|---|")
+    for phase, times in hit.items():
+        print(f"| {phase} | {times} |")
+    print(f"\n{hit.total()} kills, every run that got through left the same files as the undisturbed one.")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from hw1_utils import experiment
 from hw1_utils.config import ROOT, Config, make_config
 from hw1_utils.data import Data, Samples
 from hw1_utils.experiment import Run, Trained, cnn, load, probe
@@ -21,7 +22,29 @@ from hw1_utils.models import load_encoders
 SMALL = {"encoder": "test_vit", "device": "cpu", "cnn_epochs": 3, "probe_epochs": 3, "profile_steps": 2}  # seconds
 MODELS = ("cnn", "vit", "vit_blocks")  # names of the runs that `make_run` makes
 DEIT = "deit_tiny_patch16_224"
+LONGEST = (  # files of 15 seconds and more; where one is begun last, the other processes wait for it
+    "test_notebook.py",
+    "test_costs.py",
+    "test_experiment.py",
+    "test_choices.py",
+    "test_fuzz.py",
+    "test_torture.py",
+    "test_survival.py",
+    "test_profiling.py",
+    "test_benchmarks.py",
+    "test_ranks.py",
+    "test_work.py",
+)
 _HW1_WEIGHTS = os.environ.get("HW1_WEIGHTS")  # read before `clean_environment` removes it
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files of the most tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, where several processes share them."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +121,22 @@ def start(config: Config, name: str = "cnn") -> Run:
 
 def refuse(*args: object, **kwargs: object) -> None:
     raise AssertionError("this is on disk already, or to come later")
+
+
+def called_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows by the name of each of the story's steps that is called from outside the package."""
+    called: list[str] = []
+
+    def watch(name: str, step: Callable) -> None:
+        def watched(*args: object, **options: object) -> object:
+            called.append(name)
+            return step(*args, **options)
+
+        monkeypatch.setattr(experiment, name, watched)
+
+    for name in ("train", "load_test", "evaluate_on_test"):
+        watch(name, getattr(experiment, name))
+    return called
 
 
 class PowerCut(Exception):

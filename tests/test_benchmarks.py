@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import pickle
 import re
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -21,8 +23,17 @@ class Where:
         return os.getpid(), multiprocessing.get_start_method()
 
 
+@contextmanager
+def own_objects(make, *args):
+    """As `own_process`, and all has to be picklable, but here: to start each of its processes takes six seconds."""
+    made = pickle.loads(pickle.dumps(make))(*pickle.loads(pickle.dumps(args)))
+    yield lambda method: getattr(made, method)()
+
+
 @pytest.fixture
-def data(make_smoke_config, one_thread):
+def data(make_smoke_config, one_thread, monkeypatch):
+    for module in (training, probe):
+        monkeypatch.setattr(module, "own_process", own_objects)
     return load(make_smoke_config())
 
 

@@ -1,10 +1,12 @@
 """The package as others use it: `import hw1_utils as hw1`, and the script that the README shows."""
 
 import json
-import os
 import re
+import runpy
 import subprocess
 import sys
+
+from conftest import called_steps
 
 import hw1_utils as hw1
 from hw1_utils.config import ROOT
@@ -27,42 +29,19 @@ def test_a_public_name_is_not_hidden_by_a_module_of_its_name():
     assert not {path.stem for path in (ROOT / "hw1_utils").iterdir()} & set(hw1.__all__)
 
 
-# Which steps a script calls, in what order.
-WATCHED = """
-import runpy
-
-from hw1_utils import experiment
-
-called = []
-
-
-def watch(name, step):
-    def watched(*args, **options):
-        called.append(name)
-        return step(*args, **options)
-
-    setattr(experiment, name, watched)
-
-
-if __name__ == "__main__":
-    for name in ("train", "load_test", "evaluate_on_test"):
-        watch(name, getattr(experiment, name))
-    runpy.run_path("compare.py")
-    print(*called)
-"""
-
-
-def test_the_script_in_the_readme_runs_as_it_stands(tmp_path, toy_folder):
+def test_the_script_in_the_readme_runs_as_it_stands(tmp_path, toy_folder, monkeypatch, capsys, one_thread, quick_costs):
+    """In a process of its own a script measures memory, too: tests/measure/test_profiling.py."""
     (script,) = re.findall(r"```python\n(import hw1_utils as hw1\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len([line for line in script.splitlines() if line.strip()]) <= 15
     (tmp_path / "compare.py").write_text(script)
-    (tmp_path / "watched.py").write_text(WATCHED)
     settings = {"data_dir": str(toy_folder), "output_dir": str(tmp_path / "out"), "device": "cpu", "profile_steps": 2}
-    environment = {"HW1_PROFILE": "smoke", "HW1_OVERRIDES": json.dumps(settings), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "watched.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "probe, class token (test_vit)" in done.stdout and "CNN, tuned recipe" in done.stdout
+    monkeypatch.setenv("HW1_PROFILE", "smoke")
+    monkeypatch.setenv("HW1_OVERRIDES", json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
+    called = called_steps(monkeypatch)
+    runpy.run_path("compare.py")
+    said = capsys.readouterr().out
+    assert "probe, class token (test_vit)" in said and "CNN, tuned recipe" in said
     # The test set is opened when both models are trained. (The notebook: tests/studies/test_choices.py.)
-    assert done.stdout.splitlines()[-1] == "train train load_test evaluate_on_test evaluate_on_test"
+    assert called == ["train", "train", "load_test", "evaluate_on_test", "evaluate_on_test"]
     assert {path.name for path in (tmp_path / "out/models").iterdir()} == {"cnn.safetensors", "vit.safetensors"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import re
@@ -31,6 +32,7 @@ MODELS = ("cnn", "cnn_short", "cnn_assignment", "cnn_distilled", "vit", "vit_blo
 
 
 COMMAND = [sys.executable, "-m", "hw1_utils", "run", "--profile", "smoke"]
+SHORT = [*COMMAND, "--studies", "none"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HW1_")}
 
 
@@ -39,7 +41,7 @@ def interrupted():
     """What is left of a run, nothing of earlier ones before it, when Ctrl-C is pressed in the second epoch."""
     shutil.rmtree(OUTPUTS, ignore_errors=True)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(COMMAND, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(SHORT, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **pipes) as process:
         lines = iter(process.stdout.readline, "")
         assert any("2 of 3 epochs" in line for line in lines)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -48,8 +50,17 @@ def interrupted():
 
 
 @pytest.fixture(scope="module")
-def run(interrupted, tmp_path_factory):
-    """The same command again, to the end, with a folder of its own for TensorBoard's notes."""
+def short(interrupted):
+    """What the same command again says, which goes to the end, and a copy of what it leaves."""
+    done = subprocess.run(SHORT, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = {path.relative_to(OUTPUTS).as_posix(): path.read_bytes() for path in OUTPUTS.rglob("*") if path.is_file()}
+    return done.stdout, left
+
+
+@pytest.fixture(scope="module")
+def run(short, tmp_path_factory):
+    """The run with all its questions, which need what is there already, with a folder of its own for TensorBoard."""
     own = tmp_path_factory.mktemp("servers")
     done = subprocess.run(COMMAND, cwd=ROOT, env=ENVIRONMENT | {"TMPDIR": str(own)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,11 +77,11 @@ def code_cells(document):
     return [cell for cell in document.cells if cell.cell_type == "code"]
 
 
-def test_ctrl_c_ends_the_run_and_the_same_command_continues_it(interrupted, run):
+def test_ctrl_c_ends_the_run_and_the_same_command_continues_it(interrupted, short):
     code, said = interrupted
     assert code == 130
     assert said.strip() == "hw1: stopped; the same command continues after the last finished epoch."
-    assert re.search("  continuing after epoch [23], saved on disk", run.stdout)  # Ctrl-C may come an epoch late
+    assert re.search("  continuing after epoch [23], saved on disk", short[0])  # Ctrl-C may come an epoch late
 
 
 def test_every_cell_ran_in_order_and_none_shows_an_error_or_a_warning(executed):
@@ -114,19 +125,17 @@ def test_notebook_keeps_its_budget(which, request):
     assert sum("image/png" in data for data in shown) <= 20
 
 
-def test_without_further_questions_the_answer_is_there(interrupted, tmp_path):
-    """The fewest epochs and steps: what matters is which cells have something to say."""
-    fewer = ["--studies", "none", "--cnn-epochs", "1", "--probe-epochs", "1", "--profile-steps", "2"]
-    command = [*COMMAND, *fewer, "--output-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    document = nbformat.read(tmp_path / "hw1.ipynb", as_version=4)
+def test_without_further_questions_the_answer_is_there(short):
+    """What matters is which cells have something to say."""
+    _, left = short
+    document = nbformat.reads(left["hw1.ipynb"].decode(), as_version=4)
     skipped = [cell.id for cell in code_cells(document) if [o.get("text", "")[:7] for o in cell.outputs] == ["skipped"]]
     assert skipped == list(STUDIES)
-    conclusion = (tmp_path / "results" / "conclusion.md").read_text()
+    conclusion = left["results/conclusion.md"].decode()
     assert "**Conclusion.**" in conclusion and "## Errata" in conclusion and "seeds" not in conclusion
-    assert pd.read_csv(tmp_path / "results" / "model_metrics_comparison.csv")["name"].tolist() == ["cnn", "vit"]
-    assert (tmp_path / "report.html").exists() and len(list((tmp_path / "models").iterdir())) == 2
+    compared = pd.read_csv(io.BytesIO(left["results/model_metrics_comparison.csv"]))
+    assert compared["name"].tolist() == ["cnn", "vit"] and "report.html" in left
+    assert len([name for name in left if name.startswith("models/")]) == 2
 
 
 def test_saved_notebook_tells_nothing_of_the_machine(executed):

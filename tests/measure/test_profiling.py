@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from operator import call
 
 import pytest
 import timm
@@ -184,22 +185,10 @@ def test_time_per_call_warms_up_and_takes_at_least_three():
     assert len(calls) == 2 + 7
 
 
-def call(build):
-    build()
-
-
-def hold(build):
-    pass
-
-
-def allocate(megabytes):
-    torch.ones(megabytes * 250_000)
-
-
 def test_what_the_work_makes_is_not_in_use_before_it():
     """A probe of 22 million parameters: handed over ready-made it would hide behind its own unpickling."""
     build = partial(blank_probe, "vit_small_patch16_224", torch.float32, 3, "cls")
-    (peak, before), (_, empty) = (profiling.peak_memory_mb(work, (build,), CPU) for work in (call, hold))
+    (peak, before), (_, empty) = (profiling.peak_memory_mb(work, (build,), CPU) for work in (call, callable))
     assert abs(before - empty) < 20 and peak - before > 4 * 22
 
 
@@ -209,8 +198,8 @@ def test_a_process_that_is_killed_costs_a_warning_and_not_the_run(capsys):
 
 
 def test_peak_memory_grows_with_what_the_work_allocates():
-    little, before = profiling.peak_memory_mb(allocate, (1,), CPU)
-    much, _ = profiling.peak_memory_mb(allocate, (400,), CPU)
+    little, before = profiling.peak_memory_mb(torch.ones, (250_000,), CPU)
+    much, _ = profiling.peak_memory_mb(torch.ones, (100_000_000,), CPU)  # 400 MB
     if little is None:
         pytest.skip("resident memory cannot be read on this system")
     assert 0 < before <= little
