@@ -59,10 +59,10 @@ def decode_together(files: list[str], side: int, levels: Levels, path: Path, ran
                     workers = max(1, cores // ranks.beside)
                     names = files[rows.start : rows.stop]
                     _, failures = decode(names, side, images, levels=levels, say=progress.say, workers=workers)
-                    array.flush()
                     unreadable = {str(rows.start + row): why for row, why in failures.items()}
                     write_json(_note(rows, folder), {"sha256": _sha256(part), "unreadable": unreadable})
                 progress.update(rows.stop)
+        array.flush()  # to where other machines see it
         ranks.barrier()
         if ranks.is_first:
             found = [_failures(array, rows, folder) for rows in parts]
