@@ -6,9 +6,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +19,7 @@ from .errors import Hw1Error
 
 T = TypeVar("T")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "scipy", "tensorboard", "thop")
+PASS = 16  # images at most a pass on a CPU: last digits could hang on it, so it hangs on no number of threads
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,8 @@ def halving(work: Callable[[int], T], size: int) -> tuple[int, T]:
             size //= 2
 
 
-@contextmanager
-def one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """Workers on a CPU, as many as torch has threads, each of which computes with one: for work that is many alike.
+def beside_each_other(one_pass: Callable[[range], torch.Tensor], rows: range, size: int = PASS) -> torch.Tensor:
+    """What a model on a CPU makes of these rows, `size` at a time, in their order: a pass on each of torch's threads.
 
     Passes beside one another do not wait for each other after every operator, as threads within a pass do (what it
     gives on 2 cores: benchmarks/README.md).
@@ -119,7 +118,7 @@ def one_thread_each() -> Iterator[ThreadPoolExecutor]:
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-            yield workers
+            return torch.cat(list(workers.map(one_pass, (rows[at : at + size] for at in range(0, len(rows), size)))))
     finally:
         torch.set_num_threads(threads)  # of threads yet to come; this one's has not changed
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from .data import Data, Split, at_side
-from .device import halving, now, one_thread_each
+from .device import PASS, beside_each_other, halving, now
 from .errors import Hw1Error
 from .io.arrays import Room, Rows, empty_array
 from .io.backup import Backup
@@ -21,7 +21,6 @@ from .io.ranks import ALONE, Ranks
 from .models import FrozenEncoder
 
 TIMED = 256  # images, where none was timed on this machine
-PASS = 16  # images at most a pass on a CPU: last digits could hang on it, so it hangs on no number of threads
 CHUNK = 4096  # images per cache file: what an interruption can cost; rows of features taken in at a time
 
 
@@ -193,7 +192,7 @@ def _encode(
 
     def passes(size: int) -> Tensor:
         if encoder.device.type == "cpu":
-            return _beside_each_other(encoder, images, rows, size)
+            return beside_each_other(lambda piece: encoder(images[piece.start : piece.stop]), rows, min(size, PASS))
         return torch.cat([encoder(piece.to(encoder.device)) for piece in _pieces(images, rows, size)]).cpu()
 
     began = now(encoder.device)
@@ -209,17 +208,6 @@ def _encode(
     if fits < batch_size:
         say(f"  the GPU's memory is full: {fits} images at a time from here on")
     return values, seconds, fits
-
-
-def _beside_each_other(encoder: FrozenEncoder, images: Tensor | Rows, rows: range, size: int) -> Tensor:
-    """Passes beside one another on the threads of a CPU, of up to PASS images each."""
-
-    def one_pass(piece: range) -> Tensor:
-        return encoder(images[piece.start : piece.stop])
-
-    each = min(size, PASS)
-    with one_thread_each() as workers:
-        return torch.cat(list(workers.map(one_pass, (rows[at : at + each] for at in range(0, len(rows), each)))))
 
 
 def check_finite(values: Tensor, encoder: FrozenEncoder) -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..augment import normalize
-from ..device import halving, one_thread_each
+from ..device import beside_each_other, halving
 from ..errors import Hw1Error, some
 from ..io.files import checksum, read_safetensors, sha256_tensors, write_checked
 from ..io.images import decode
@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # who only predicts does not wait for the imports of all that
     from ..training import Predictions
 
 FORMAT = 4  # of `SavedModel.info`, the names of the tensors and the checksum
-PASS = 16  # images a pass on a CPU, of one thread: so numbers do not depend on how many threads there are
 KINDS = ("image", "left out", "empty")  # of what `each_file` finds
 KNOWN = ("val", "test")  # splits of which a file says, from format 4 on, how sure the model was and whether right
 
@@ -240,8 +239,7 @@ def _probabilities(model: SavedModel, images: Tensor) -> Tensor:
         return model.module(images.to(device)).softmax(1).cpu()
 
     if device.type == "cpu":
-        with one_thread_each() as workers:
-            return torch.cat(list(workers.map(one_pass, images.split(PASS))))
+        return beside_each_other(lambda rows: one_pass(images[rows.start : rows.stop]), range(len(images)))
     try:
         return halving(lambda size: torch.cat([*map(one_pass, images.split(size))]), len(images))[1]
     except torch.OutOfMemoryError as error:
