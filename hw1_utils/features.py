@@ -135,24 +135,26 @@ def compute(
     chunks, spent = Chunks(cache, backup or Backup(None), required=ranks.ahead), Spent(machine)
     all_rows = [range(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     features, resident = empty_array((len(images), encoder.columns), room or Room(), cache)
+
+    def chunk(rows: range) -> tuple[Tensor, float, str | None, bool]:
+        """(features, seconds, the machine that took them, whether they lay on disk)."""
+        nonlocal batch_size
+        key = chunk_key(encoder, images, rows, batch_size)
+        if kept := chunks.load(key):
+            return *kept, True
+        values, seconds, batch_size = _encode(encoder, images, rows, batch_size, progress.say)
+        chunks.save(key, values, seconds, machine)
+        return values, seconds, machine, False
+
     with Progress(f"  features of {name}", len(images), "images", say=say) as progress:
         for rows in ranks.share(all_rows) if ranks.count > 1 else ():
-            key = chunk_key(encoder, images, rows, batch_size)
-            if chunks.load(key) is None:
-                values, seconds, batch_size = _encode(encoder, images, rows, batch_size, progress.say)
-                chunks.save(key, values, seconds, machine)
+            chunk(rows)
             progress.update(rows.stop)
         ranks.barrier()
         for rows in all_rows:
-            key = chunk_key(encoder, images, rows, batch_size)
-            if kept := chunks.load(key):
-                values, seconds, where = kept
-            else:
-                values, seconds, batch_size = _encode(encoder, images, rows, batch_size, progress.say)
-                where = machine
-                chunks.save(key, values, seconds, machine)
+            values, seconds, where, kept = chunk(rows)
             features[rows.start : rows.stop] = values
-            spent.add(len(rows), seconds, where, from_cache=kept is not None)
+            spent.add(len(rows), seconds, where, from_cache=kept)
             progress.update(rows.stop, "from cache" if kept else f"{len(rows) / seconds:,.0f} images/s")
         done = "on disk" if ranks.count > 1 else spent.summary(len(images))  # several have computed them
         progress.close(f"  features of {name}: {len(images):,} images, {done}")

@@ -14,7 +14,10 @@ from ..errors import Hw1Error, some
 from .groups import describe_groups, groups_by_pattern
 from .listing import IMAGE, TABLE, Listing
 
-LAYOUT = "the data must lie as train/<class>/<image> and test/<class>/<image>, or as <class>/<image>"
+LAYOUT = (
+    "the data must lie as train/<class>/<image> and test/<class>/<image>, or as <class>/<image>, or be listed in a CSV "
+    "(path,label) that is given in the folder's place"
+)
 TEST_SHARE = 0.2  # of the images, where the folder has no test/
 # The usual names of parts, without case and separators: seg_train, Training set, testImages, val2017, ...
 _PART = r"(?:x|seg|data|dataset|images?|imgs?)?(?:{})(?:set|data|dataset|images?|imgs?|split|folder)*\d*"
