@@ -469,6 +469,8 @@ def speed(data: Data) -> Iterator[Row]:
 def full(data: Data, limit_s: float) -> Iterator[Row]:
     """Seconds of a whole run, headless, under each heading of the notebook; it is ended after `limit_s`."""
     torch.cuda.empty_cache()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a script's background: so would the run
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, profile = OUTPUTS / "full", data.context.config.profile
     shutil.rmtree(folder, ignore_errors=True)
     cells = json.loads((ROOT / "hw1.ipynb").read_text(encoding="utf-8"))["cells"]
