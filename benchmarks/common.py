@@ -2,6 +2,7 @@
 
 import multiprocessing
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,15 @@ from hw1_utils.device import now
 def load(profile: str = "full", **overrides: object) -> Data:
     """The full data under the environment's settings (HW1_DATA, HW1_WEIGHTS)."""
     return experiment.load(make_config(profile, **overrides))
+
+
+def load_apart(profile: str = "full", **overrides: object) -> Data:
+    """The same in a process beside one that has data: with an output folder of its own, as two may not share one."""
+    _homes.append(tempfile.TemporaryDirectory())
+    return load(profile, output_dir=_homes[-1].name, **overrides)
+
+
+_homes: list[tempfile.TemporaryDirectory] = []  # each is there as long as the process
 
 
 def side_by_side(

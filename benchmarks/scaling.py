@@ -17,7 +17,7 @@ from hw1_utils.measure.profiling import time_per_call
 from hw1_utils.models import load_encoder
 from hw1_utils.training import fit
 
-from .common import load, show
+from .common import load, load_apart, show
 
 TRAIN_SIZES, EXTRACT_SIZES, INPUT_SIZES = (5000, 10000, 20000, 40000), (128, 256, 512, 1024), (96, 112, 160, 224)
 
@@ -65,7 +65,7 @@ def extraction_time(data: Data) -> None:
 
 def memory_of(count: int) -> float | None:
     """Peak resident memory, in MB, of a process that loads `count` training images and takes a few steps."""
-    run = cnn(load(train_size=count, val_size=1000), "short")
+    run = cnn(load_apart(train_size=count, val_size=1000), "short")
     few = [batch for batch, _ in zip(run.train.batches(run.batch_size, 1), range(4), strict=False)]
     fit(run.model, lambda _: few, run.optimization(run.model), epochs=1, precision=run.precision)
     return peak_rss_mb()

@@ -12,9 +12,9 @@ WORK = {
     "`import torch` alone": "import torch",
     "`import hw1_utils.experiment` (torch included)": "import hw1_utils.experiment",
     "second run: start of Python to the first training step": """
-from hw1_utils.config import make_config
-from hw1_utils.experiment import cnn, load
-run = cnn(load(make_config("full")), "tuned")
+from benchmarks.common import load_apart
+from hw1_utils.experiment import cnn
+run = cnn(load_apart(), "tuned")
 inputs, labels = next(run.train.batches(run.batch_size, epoch=1))
 """,
 }

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from conftest import make_run
 
-from benchmarks import decoding, foreign, label_errors, probe, scaling, thresholds, training
+from benchmarks import common, decoding, foreign, label_errors, probe, scaling, thresholds, training
 from benchmarks.common import own_process
 from hw1_utils.config import ROOT
+from hw1_utils.errors import Hw1Error
 from hw1_utils.experiment import load, train
 
 
@@ -70,6 +71,17 @@ def test_growth_is_fitted_by_a_line(data, monkeypatch, capsys):
     scaling.extraction_time(data)
     assert capsys.readouterr().out.count("ms per image; off by") == 2
     assert scaling.line((1, 2, 3), [2.5, 4.5, 6.5]) == "0.50 s + 2000.000 ms per image; off by 0.0% at most"
+
+
+def test_a_process_beside_one_that_has_data_needs_no_folder_of_that(make_smoke_config, tmp_path, monkeypatch):
+    config = make_smoke_config()
+    load(config)
+    monkeypatch.setenv("HW1_DATA", config.data_dir)
+    monkeypatch.setenv("HW1_OUTPUT", config.output_dir)
+    with pytest.raises(Hw1Error, match="^Another run is at work in"):
+        common.load("smoke")
+    beside = common.load_apart("smoke").context.config
+    assert beside.data_dir == config.data_dir and beside.output_dir != config.output_dir
 
 
 def test_drafts_are_compared_with_whole_photographs(data, tmp_path, monkeypatch, capsys):
