@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from conftest import make_run
+from filelock import FileLock
 
 from benchmarks import common, decoding, foreign, label_errors, probe, scaling, thresholds, training
 from benchmarks.common import own_process
@@ -73,15 +74,12 @@ def test_growth_is_fitted_by_a_line(data, monkeypatch, capsys):
     assert scaling.line((1, 2, 3), [2.5, 4.5, 6.5]) == "0.50 s + 2000.000 ms per image; off by 0.0% at most"
 
 
-def test_a_process_beside_one_that_has_data_needs_no_folder_of_that(make_smoke_config, tmp_path, monkeypatch):
-    config = make_smoke_config()
-    load(config)
-    monkeypatch.setenv("HW1_DATA", config.data_dir)
-    monkeypatch.setenv("HW1_OUTPUT", config.output_dir)
-    with pytest.raises(Hw1Error, match="^Another run is at work in"):
-        common.load("smoke")
-    beside = common.load_apart("smoke").context.config
-    assert beside.data_dir == config.data_dir and beside.output_dir != config.output_dir
+def test_a_process_beside_one_that_has_data_needs_no_folder_of_that(toy_folder, tmp_path):
+    with FileLock(tmp_path / ".hw1.lock"):
+        with pytest.raises(Hw1Error, match="^Another run is at work in"):
+            common.load("smoke", data_dir=str(toy_folder), output_dir=str(tmp_path))
+        apart = common.load_apart("smoke", data_dir=str(toy_folder)).context.config
+    assert apart.data_dir == str(toy_folder) and not apart.output_path.is_relative_to(ROOT)
 
 
 def test_drafts_are_compared_with_whole_photographs(data, tmp_path, monkeypatch, capsys):

@@ -104,6 +104,12 @@ def lock(folder: Path, setting: str = "output_dir") -> FileLock:
     return taken
 
 
+def inside(folder: Path, paths: Iterable[str]) -> list[str]:
+    """These paths, relative to the folder, with the folder in front. (`Path` takes a second for 100,000 of them.)"""
+    start = os.fspath(folder)
+    return [os.path.join(start, path) for path in paths]
+
+
 def file_version(path: str | Path) -> str:
     """Size and time of change, as far as the file can be looked at (not where a link leads nowhere)."""
     try:

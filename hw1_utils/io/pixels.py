@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import Hw1Error
 from . import twins
 from .arrays import Room, cached_array, empty_array, load_array
-from .files import file_version, read_checked, write_checked
+from .files import file_version, inside, read_checked, write_checked
 from .images import READING, Levels, decode, measure_levels
 from .ranks import ALONE, Ranks
 from .together import close_gaps, decode_together
@@ -32,7 +32,7 @@ def load_levels(root: Path, paths: list[str], cache: Path) -> Levels:
         paths: N, relative to it: images to train on, as all parts are to be read alike.
         cache: the folder in which the answer is kept.
     """
-    files = [str(root / path) for path in paths[:: max(1, len(paths) // LEVELS_FROM)]]
+    files = inside(root, paths[:: max(1, len(paths) // LEVELS_FROM)])
     kept = cache / f"levels-{_key([str(READING), *map(file_version, files)])}.safetensors"
     if known := read_checked(kept):
         return {mode: tuple(pair) for mode, pair in known[1]["levels"].items()}
@@ -61,7 +61,7 @@ def load_pixels(
         images: uint8 M×3×side×side, of the files that can be read, in their order.
         failures: row in `paths` -> why, for the others.
     """
-    files = [str(root / path) for path in paths]
+    files = inside(root, paths)
     kept = _pixels_path(root, paths, side, levels, cache)
     if ranks.ahead:
         decode_together(files, side, levels, kept, ranks)
@@ -79,7 +79,7 @@ def load_pixels(
 
 
 def _pixels_path(root: Path, paths: list[str], side: int, levels: Levels, cache: Path) -> Path:
-    versions = (f"{path} {file_version(root / path)}" for path in paths)
+    versions = (f"{path} {file_version(file)}" for path, file in zip(paths, inside(root, paths), strict=True))
     return cache / f"images-{_key([f'{side} {READING} {sorted(levels.items())}', *versions])}.npy"
 
 
@@ -103,7 +103,8 @@ def load_twins(
     paths = [path for part in parts for path in part]
     order = sorted(range(len(paths)), key=paths.__getitem__)
     place = np.argsort(order)  # of each file in the pile, which is sorted
-    versions = (f"{paths[i]} {file_version(root / paths[i])}" for i in order)
+    files = inside(root, paths)
+    versions = (f"{paths[i]} {file_version(files[i])}" for i in order)
     kept = cache / f"twins-{_key([f'{twins.FINDER} {READING} {sorted(levels.items())}', *versions])}.safetensors"
     find = partial(_find_twins, root, parts, [paths[i] for i in order], place, side, levels, kept)
     known = read_checked(kept)
@@ -138,7 +139,7 @@ def _find_twins(
             unreadable += rows[list(failures)].tolist()
             rows = rows[len(part) :]
     else:
-        _, failures = decode([str(root / path) for path in paths], twins.SIDE, pile, levels=levels)
+        _, failures = decode(inside(root, paths), twins.SIDE, pile, levels=levels)
         unreadable = list(failures)
     exact = twins.exact_clusters(pile)
     near = exact.copy() if len(paths) > MOST else twins.twin_clusters(pile)
