@@ -18,7 +18,7 @@ help:
 	@echo "make stamp [REPO=https://github.com/OWNER/NAME]   let the Colab badges open this repository (default: its origin)"
 	@echo "make bench                            speed, side by side (half an hour on 2 cores, otherwise idle)"
 	@echo "make gpu                              on a machine with a GPU: what holds on it, and how fast (5 minutes)"
-	@echo "make torture                          kill a run 60 times, compare it with an undisturbed one (15 minutes)"
+	@echo "make torture                          kill a run 60 times, compare it with an undisturbed one (4 minutes)"
 	@echo "make clean                            remove outputs/ (caches in data/ stay)"
 
 run: $(VENV)/installed
