@@ -31,7 +31,7 @@ from .io import cifar10
 from .io.archives import unpack
 from .io.arrays import Room, Rows, check_disk, empty_array
 from .io.checkpoint import Checkpoint
-from .io.files import inside, read_checked, sha256_tensors, write_csv
+from .io.files import full_paths, read_checked, sha256_tensors, write_csv
 from .io.folders import Folder, Part, read_folder
 from .io.images import Sizes, measure_sizes
 from .io.progress import Progress, history_table
@@ -77,7 +77,7 @@ def load(config: Config, ranks: Ranks = ALONE) -> Data:
     context = start(config, ranks)
     with ranks.first_alone():
         folder, chosen, encoders = _find(config)
-    sizes = measure_sizes(inside(config.data_path, chosen["train"].paths))
+    sizes = measure_sizes(full_paths(config.data_path, chosen["train"].paths))
     if sizes:  # else no file can be read, which is said with their names when they are decoded
         _check_disk(context, chosen, encoders, sizes)
     folder, chosen = twins_on_one_side(

@@ -104,7 +104,7 @@ def lock(folder: Path, setting: str = "output_dir") -> FileLock:
     return taken
 
 
-def inside(folder: Path, paths: Iterable[str]) -> list[str]:
+def full_paths(folder: Path, paths: Iterable[str]) -> list[str]:
     """These paths, relative to the folder, with the folder in front. (`Path` takes a second for 100,000 of them.)"""
     start = os.fspath(folder)
     return [os.path.join(start, path) for path in paths]

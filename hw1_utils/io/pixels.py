@@ -1,7 +1,7 @@
 """Decoded images, and which are copies, kept beside the data folder under a key that names all they depend on."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import Hw1Error
 from . import twins
 from .arrays import Room, cached_array, empty_array, load_array
-from .files import file_version, inside, read_checked, write_checked
+from .files import file_version, full_paths, read_checked, write_checked
 from .images import READING, Levels, decode, measure_levels
 from .ranks import ALONE, Ranks
 from .together import close_gaps, decode_together
@@ -32,7 +32,7 @@ def load_levels(root: Path, paths: list[str], cache: Path) -> Levels:
         paths: N, relative to it: images to train on, as all parts are to be read alike.
         cache: the folder in which the answer is kept.
     """
-    files = inside(root, paths[:: max(1, len(paths) // LEVELS_FROM)])
+    files = full_paths(root, paths[:: max(1, len(paths) // LEVELS_FROM)])
     kept = cache / f"levels-{_key([str(READING), *map(file_version, files)])}.safetensors"
     if known := read_checked(kept):
         return {mode: tuple(pair) for mode, pair in known[1]["levels"].items()}
@@ -61,7 +61,7 @@ def load_pixels(
         images: uint8 M×3×side×side, of the files that can be read, in their order.
         failures: row in `paths` -> why, for the others.
     """
-    files = inside(root, paths)
+    files = full_paths(root, paths)
     kept = _pixels_path(root, paths, side, levels, cache)
     if ranks.ahead:
         decode_together(files, side, levels, kept, ranks)
@@ -79,8 +79,7 @@ def load_pixels(
 
 
 def _pixels_path(root: Path, paths: list[str], side: int, levels: Levels, cache: Path) -> Path:
-    versions = (f"{path} {file_version(file)}" for path, file in zip(paths, inside(root, paths), strict=True))
-    return cache / f"images-{_key([f'{side} {READING} {sorted(levels.items())}', *versions])}.npy"
+    return cache / f"images-{_key([f'{side} {READING} {sorted(levels.items())}', *_versions(root, paths)])}.npy"
 
 
 def load_twins(
@@ -103,13 +102,13 @@ def load_twins(
     paths = [path for part in parts for path in part]
     order = sorted(range(len(paths)), key=paths.__getitem__)
     place = np.argsort(order)  # of each file in the pile, which is sorted
-    files = inside(root, paths)
-    versions = (f"{paths[i]} {file_version(files[i])}" for i in order)
-    kept = cache / f"twins-{_key([f'{twins.FINDER} {READING} {sorted(levels.items())}', *versions])}.safetensors"
-    find = partial(_find_twins, root, parts, [paths[i] for i in order], place, side, levels, kept)
+    paths = [paths[i] for i in order]
+    found_by = f"{twins.FINDER} {READING} {sorted(levels.items())}"
+    kept = cache / f"twins-{_key([found_by, *_versions(root, paths)])}.safetensors"
+    find = partial(_find_twins, root, parts, paths, place, side, levels, kept)
     known = read_checked(kept)
     if not ranks.first_says(known is not None):  # it may have been written since: the first one's look counts for all
-        piles = parts if side == twins.SIDE else [[paths[i] for i in order]]
+        piles = parts if side == twins.SIDE else [paths]
         for some in piles if ranks.count > 1 else []:
             load_pixels(root, some, twins.SIDE, levels, cache, ranks)
         with ranks.first_alone():
@@ -128,9 +127,9 @@ def _find_twins(
         what = "exact copies" if len(paths) > MOST else "copies"
         why = f"; not for near ones, as these are over {MOST:,}" if len(paths) > MOST else ""
         print(f"Looking for {what} among {len(paths):,} images, which are to stay on one side of the split{why}")
-    together = _pixels_path(root, paths, twins.SIDE, levels, kept.parent)  # where several processes have decoded them
     pile, _ = empty_array((len(paths), 3, twins.SIDE, twins.SIDE), Room(IN_MEMORY), kept.parent, torch.uint8)
-    if side == twins.SIDE or together.exists():
+    # Where they are not the models' own, several processes may have decoded them.
+    if side == twins.SIDE or _pixels_path(root, paths, twins.SIDE, levels, kept.parent).exists():
         parts, rows = (parts, place) if side == twins.SIDE else ([paths], np.arange(len(paths)))
         unreadable = []
         for part in parts:
@@ -139,7 +138,7 @@ def _find_twins(
             unreadable += rows[list(failures)].tolist()
             rows = rows[len(part) :]
     else:
-        _, failures = decode(inside(root, paths), twins.SIDE, pile, levels=levels)
+        _, failures = decode(full_paths(root, paths), twins.SIDE, pile, levels=levels)
         unreadable = list(failures)
     exact = twins.exact_clusters(pile)
     near = exact.copy() if len(paths) > MOST else twins.twin_clusters(pile)
@@ -149,6 +148,11 @@ def _find_twins(
     with suppress(Hw1Error):  # see `load_levels`
         write_checked(kept, found)
     return found, {}
+
+
+def _versions(root: Path, paths: list[str]) -> Iterator[str]:
+    """Each file's path, size and time of change."""
+    return (f"{path} {file_version(file)}" for path, file in zip(paths, full_paths(root, paths), strict=True))
 
 
 def _key(lines: Iterable[str]) -> str:

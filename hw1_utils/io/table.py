@@ -78,7 +78,8 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
     """
     table = _read(file, shown)
     columns = _columns(table, groups)
-    labels = _filled(table, columns["label"]) if "label" in columns else _from_columns(table, columns)
+    flags = [] if "label" in columns else _flags(table, columns)
+    labels = _from_columns(table, flags) if flags else _filled(table, columns["label"])
     paths = _found(file.parent, _inside(file.parent, table, columns["path"]), table)
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:
@@ -117,11 +118,9 @@ def read_table(file: Path, shown: str, groups: str | None = None) -> Folder:
         count = "about a fifth" if named or groups else f"{images_for_test(parts['train']):,}"
         notes.insert(0, f"{shown} names no test part: {count} of its images are put aside for the test")
     used = ", ".join(f"{what} in {name!r}" for what, name in columns.items())
-    rest = [head for head in table.head if head not in columns.values()]
-    if "label" not in columns:
-        used += f", label by the column that has a 1: {some(map(repr, _flags(table, columns)), 10)}"
-        rest = [head for head in rest if head not in _flags(table, columns)]
-    if rest:
+    if flags:
+        used += f", label by the column that has a 1: {some(map(repr, flags), 10)}"
+    if rest := [head for head in table.head if head not in [*columns.values(), *flags]]:
         used += f"; left out: {some(map(repr, rest), 10)}"
     if not (named or groups) and (series := [head for head in rest if MAY_GROUP.search(_plain(head))]):
         notes.append(f"if {some(map(repr, series))} says what belongs together, give groups={series[0]!r}")
@@ -195,13 +194,12 @@ def _flags(table: _Table, columns: dict[str, str]) -> list[str]:
     return [head for head in rest if all(cell in FLAGS for cell in table.column(head))]
 
 
-def _from_columns(table: _Table, columns: dict[str, str]) -> list[str]:
-    """N labels: the head of the one column of `_flags` that has a 1 in the row.
+def _from_columns(table: _Table, heads: list[str]) -> list[str]:
+    """N labels: the head of the one of these columns, as from `_flags`, that has a 1 in the row.
 
     Raises:
         Hw1Error: a row has none, or several.
     """
-    heads = _flags(table, columns)
     ones = [
         [head for head, flag in zip(heads, flags, strict=True) if FLAGS[flag]]
         for flags in zip(*map(table.column, heads), strict=True)
@@ -253,13 +251,12 @@ def _columns(table: _Table, groups: str | None) -> dict[str, str]:
             "above it, such as path,label."
         )
     for what in ("path", "label"):
-        if what == "label" and len(_flags(table, taken)) > 1:
+        if what in taken or (what == "label" and len(_flags(table, taken)) > 1):
             continue
-        if what not in taken:
-            raise Hw1Error(
-                f"{table.shown} has no column {what!r} among {some(map(repr, table.head), 10)}: call the one that "
-                f"holds each image's {'file' if what == 'path' else 'class'} {what!r}."
-            )
+        raise Hw1Error(
+            f"{table.shown} has no column {what!r} among {some(map(repr, table.head), 10)}: call the one that "
+            f"holds each image's {'file' if what == 'path' else 'class'} {what!r}."
+        )
     return {what: taken[what] for what in HEADS if what in taken}
 
 

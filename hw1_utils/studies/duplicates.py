@@ -18,7 +18,7 @@ from ..experiment import Result
 from ..features import Features, extract_split, standardization
 from ..io import pixels, twins
 from ..io.arrays import Rows, empty_array
-from ..io.files import inside, write_csv
+from ..io.files import full_paths, write_csv
 from ..io.images import decode as decode_files
 from ..io.splits import stratified_subset
 from ..report import figures
@@ -152,7 +152,7 @@ def _again(pile: _Pile, rows: np.ndarray, data: Data) -> Iterator[Tensor]:
     config, paths = data.context.config, pile.paths()
     side = max(CONFIRM_SIDE, config.image_size)
     for start in range(0, len(rows), AT_ONCE):
-        files = inside(config.data_path, [paths[row] for row in rows[start : start + AT_ONCE]])
+        files = full_paths(config.data_path, [paths[row] for row in rows[start : start + AT_ONCE]])
         images, failures = decode_files(files, side, levels=data.train.levels, say=lambda line: None)
         if failures:
             raise Hw1Error(f"{files[min(failures)]} could be read before and cannot be now: run again.")
